@@ -1,0 +1,65 @@
+"""Builds the compiled modules: `cext/NAME.pyx` as `xsave.NAME` (public) or `xsave._NAME` (private kernels).
+
+`XSAVE_PORTABLE=1` compiles all x86-only code out; any machine that is not x86-64 gets that build anyway.
+"""
+
+import os
+import platform
+import sys
+from pathlib import Path
+
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+
+PUBLIC = ("layout", "codec", "area")
+PRIVATE = ("records",)
+X86_ONLY = {"native": ["cext/insn.c"]}
+
+DIRECTIVES = {
+    "language_level": 3,
+    "boundscheck": False,
+    "wraparound": False,
+    "cdivision": True,
+    "initializedcheck": False,
+    "embedsignature": True,
+    "embedsignature.format": "python",
+    "binding": False,
+}
+
+
+def portable() -> bool:
+    return os.environ.get("XSAVE_PORTABLE", "0") not in ("", "0") or platform.machine() not in ("x86_64", "AMD64")
+
+
+def extension(module: str, stem: str, sources: "list[str]") -> Extension:
+    macros = [("XSAVE_PORTABLE", "1")] if portable() else []
+    return Extension(
+        f"xsave.{module}",
+        [f"cext/{stem}.pyx", *sources],
+        include_dirs=["cext"],
+        define_macros=macros,
+        extra_compile_args=["-O2", "-std=gnu11", "-fno-strict-aliasing", "-Wall", "-Wno-unused-function"]
+        if not os.environ.get("XSAVE_CFLAGS")
+        else os.environ["XSAVE_CFLAGS"].split(),
+        depends=[str(path) for path in Path("cext").glob("*.h")],
+    )
+
+
+def modules() -> "list[Extension]":
+    found = [extension(name, name, []) for name in PUBLIC] + [extension(f"_{name}", name, []) for name in PRIVATE]
+    if not portable():
+        found += [extension(f"_{name}", name, sources) for name, sources in X86_ONLY.items() if Path(f"cext/{name}.pyx").exists()]
+    return [each for each in found if Path(each.sources[0]).exists()]
+
+
+if __name__ == "__main__":
+    setup(
+        ext_modules=cythonize(
+            modules(),
+            build_dir="build/cython",
+            include_path=["."],
+            compiler_directives=DIRECTIVES,
+            emit_linenums=False,
+            quiet="-q" in sys.argv,
+        )
+    )
