@@ -1,0 +1,47 @@
+# Offsets and sizes of components. The architectural constants stand here once; everything else comes from a model.
+from libc.stdint cimport uint32_t, uint64_t
+
+cdef enum:
+    # SDM1 13.4.1, 13.4.2: the legacy region, the header, and where the extended region begins.
+    LEGACY_SIZE = 512
+    HEADER_OFFSET = 512
+    XCOMP_OFFSET = 520
+    RESERVED_OFFSET = 528
+    RESERVED_CHECKED = 8        # standard format: only bytes 528-535 fault (isa: silicon)
+    HEADER_END = 576
+    EXTENDED_OFFSET = 576
+    MXCSR_OFFSET = 24
+    MXCSR_MASK_OFFSET = 28
+    X87_LOW_END = 24            # x87 is bytes 0-23 and 32-159
+    X87_HIGH = 32
+    X87_HIGH_END = 160
+    XMM_OFFSET = 160            # SSE is bytes 24-31 and 160-415
+    XMM_END = 416
+    MXCSR_INIT = 0x1F80
+    ALIGNMENT = 64
+    COMPONENT_LIMIT = 63        # bits 0-62; bit 63 of XCOMP_BV is the format
+
+cdef enum:
+    FORMAT_STANDARD = 0
+    FORMAT_COMPACTED = 1
+
+# What kernels see of a layout: numbers, no names. `offset` and `width` are 0 where the mask has no component;
+# those of x87 and SSE are never used (their bytes are the constants above).
+cdef struct Shape:
+    uint64_t mask
+    uint32_t size
+    int format
+    uint32_t mxcsr_mask
+    uint32_t offset[64]
+    uint32_t width[64]
+
+cdef class Layout:
+    cdef Shape shape
+    cdef readonly object model
+    cdef object _offsets
+    cdef Py_hash_t _hash
+    # Caches that belong to xsave.codec and live as long as the layout does.
+    cdef list plans
+    cdef object decoder
+    cdef object comparer
+    cdef object columns
