@@ -1,0 +1,1084 @@
+"""The codec: areas to values and back, and areas from one layout to another.
+
+`decode`, `encode`, `transcode`, `same_state` and their batch forms. This is the only module that moves
+component bytes. It takes whatever has the buffer protocol and a `.layout`; which registers exist and where
+they lie inside their component it asks `xsave.registers`, where components lie the `Layout`.
+
+Two rules run through all of it. A component whose XSTATE_BV bit is clear is in its initial configuration,
+whatever bytes are there (SDM1 13.6). MXCSR is apart: in the standard format it comes from memory whatever
+XSTATE_BV says, in the compacted format it goes with SSE (SDM1 13.4.2, 13.8.1).
+"""
+
+cimport cython
+from cpython.buffer cimport (PyBUF_C_CONTIGUOUS, PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, Py_buffer,
+                             PyObject_GetBuffer)
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.mem cimport PyMem_Calloc, PyMem_Free
+from cpython.object cimport PyObject
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
+from libc.string cimport memcmp, memcpy, memset
+
+from xsave.layout cimport (ALIGNMENT, COMPONENT_LIMIT, EXTENDED_OFFSET, FORMAT_COMPACTED, FORMAT_STANDARD, HEADER_END,
+                           HEADER_OFFSET, LEGACY_SIZE, MXCSR_INIT, MXCSR_MASK_OFFSET, MXCSR_OFFSET, RESERVED_CHECKED,
+                           RESERVED_OFFSET, X87_HIGH, X87_HIGH_END, X87_LOW_END, XCOMP_OFFSET, XMM_END, XMM_OFFSET,
+                           Layout, Shape)
+
+from xsave.components import COMPONENTS, ComponentMask
+from xsave.errors import FormatError, LayoutError, TruncatedError
+from xsave.registers import REGISTERS, find_register, register_names
+
+cdef extern from "bytes.h" nogil:
+    uint16_t load_le16(const void *p)
+    uint32_t load_le32(const void *p)
+    uint64_t load_le64(const void *p)
+    void store_le16(void *p, uint16_t v)
+    void store_le32(void *p, uint32_t v)
+    void store_le64(void *p, uint64_t v)
+
+cdef extern from "copy.h" nogil:
+    enum:
+        XS_MOVES
+    ctypedef struct xs_move:
+        uint64_t bit
+        uint32_t from_ "from"
+        uint32_t to
+        uint32_t length
+    ctypedef struct xs_moves:
+        int count
+        uint64_t bits
+        xs_move item[32]
+    ctypedef void (*xs_row_fn)(const xs_moves *list, uint64_t live, const uint8_t *from_, uint8_t *to) noexcept nogil
+    ctypedef void (*xs_block_fn)(uint8_t *to, const uint8_t *from_, size_t length) noexcept nogil
+    xs_row_fn xs_choose_row(int stream)
+    xs_block_fn xs_choose_block()
+    void xs_fence()
+    void xs_prefetch(const void *p)
+    void xs_prefetch_write(void *p)
+
+cdef extern from "dict.h":
+    int xs_dict_set(object d, PyObject *key, object value, Py_hash_t hash) except -1
+
+__all__ = ["decode", "decode_many", "encode", "encode_many", "same_state", "same_state_many", "transcode", "transcode_many"]
+
+cdef enum:
+    BIT_X87 = 1
+    BIT_SSE = 2
+    BIT_AVX = 4
+    LEGACY_BITS = 3
+    PARTS = 3           # a register lies in three components at most
+    PLANS = 64          # move lists that one source layout holds
+    FCW_INIT = 0x37F
+
+cdef uint64_t FORMAT_BIT = <uint64_t>1 << 63
+
+# Chosen once by what this CPU can do.
+cdef xs_row_fn ROW = xs_choose_row(0)
+cdef xs_row_fn STREAM_ROW = xs_choose_row(1)
+cdef xs_block_fn BLOCK = xs_choose_block()
+
+
+# --- what the tables say, as numbers ------------------------------------------------------------------------
+
+cdef struct Initial:
+    const uint8_t *image    # initial configuration of a component >= 2, NULL where it is all zero
+    uint32_t width
+
+cdef struct Extent:
+    uint32_t offset         # in the component; in the area for x87 and SSE
+    uint32_t width
+
+cdef struct Significant:
+    int count
+    Extent item[24]
+
+cdef struct Part:
+    uint64_t bit
+    uint32_t offset         # in the area
+    uint32_t width
+    uint32_t at             # in the register
+
+cdef struct Op:
+    uint64_t need           # any of these in use: the register is read; else it is initial. 0: always read
+    uint64_t mask
+    uint32_t width
+    int shift
+    int parts
+    bint scalar
+    Part part[3]
+
+cdef Initial INITIAL[64]
+cdef Significant SIGNIFICANT[64]
+cdef list KEEP = []         # owns the images behind INITIAL
+
+
+cdef void load_tables():
+    cdef Significant *found
+    cdef Initial *initial
+    memset(INITIAL, 0, sizeof(INITIAL))
+    memset(SIGNIFICANT, 0, sizeof(SIGNIFICANT))
+    for component, row in COMPONENTS.items():
+        if component >= 2 and row.init:
+            image = row.init_image()
+            KEEP.append(image)
+            initial = &INITIAL[<int>component]
+            initial.image = <const uint8_t *>PyBytes_AS_STRING(image)
+            initial.width = len(image)
+    # The bytes of a component that hold registers, neighbours joined: what `same_state` compares.
+    spans = {}
+    for row in REGISTERS.values():
+        if row.family in ("ymm", "zmm") and len(row.parts) > 1:
+            part = row.parts[len(row.parts) - 1]
+        else:
+            part = row.parts[0]
+        if row.name not in ("mxcsr", "mxcsr_mask"):
+            spans.setdefault(int(part.component), set()).add((part.offset, part.width))
+    for number, runs in spans.items():
+        found = &SIGNIFICANT[<int>number]
+        for offset, width in sorted(runs):
+            if found.count and found.item[found.count - 1].offset + found.item[found.count - 1].width == offset:
+                found.item[found.count - 1].width += width
+            else:
+                if found.count == 24:
+                    raise SystemError(f"component {number} has too many separate runs of registers")
+                found.item[found.count].offset = offset
+                found.item[found.count].width = width
+                found.count += 1
+
+
+load_tables()
+
+
+# --- the header ---------------------------------------------------------------------------------------------
+
+cdef bint shape_has_mxcsr(const Shape *shape) noexcept nogil:
+    # SDM1 13.8.1, 13.8.2: standard with SSE or AVX, compacted with SSE only.
+    if shape.format == FORMAT_COMPACTED:
+        return (shape.mask & BIT_SSE) != 0
+    return (shape.mask & (BIT_SSE | BIT_AVX)) != 0
+
+
+cdef int check_header(const uint8_t *area, const Shape *shape) noexcept nogil:
+    # The static predicate of SDM1 13.8.1, 13.8.2 for an area of this very layout.
+    cdef uint64_t xcomp_bv = load_le64(area + XCOMP_OFFSET)
+    cdef uint64_t rest = load_le64(area + RESERVED_OFFSET)
+    cdef int i
+    if shape.format == FORMAT_COMPACTED:
+        if xcomp_bv != (shape.mask | FORMAT_BIT):
+            return BAD_XCOMP
+        for i in range(RESERVED_OFFSET + 8, HEADER_END, 8):
+            rest |= load_le64(area + i)
+    elif xcomp_bv != 0:
+        return BAD_XCOMP
+    if load_le64(area + HEADER_OFFSET) & ~shape.mask:
+        return BAD_XSTATE
+    return OK if rest == 0 else BAD_RESERVED
+
+
+cdef object raise_header(int status, const uint8_t *area, const Shape *shape, Py_ssize_t row):
+    # The error that `check_header` found, with culprit, place and rule.
+    cdef int i
+    where = f" of area {row}" if row >= 0 else ""
+    xcomp_bv = ComponentMask(load_le64(area + XCOMP_OFFSET))
+    xstate_bv = ComponentMask(load_le64(area + HEADER_OFFSET))
+    mask = ComponentMask(shape.mask)
+    if status == BAD_XCOMP:
+        if shape.format == FORMAT_COMPACTED:
+            raise FormatError(f"XCOMP_BV {xcomp_bv}{where} is not {ComponentMask(shape.mask | FORMAT_BIT)}, the compacted "
+                              f"layout's, at byte {XCOMP_OFFSET} [SDM1 13.4.3]", offset=XCOMP_OFFSET, rule="H-XCOMP")
+        raise FormatError(f"XCOMP_BV {xcomp_bv}{where} is not 0 in the standard format, at byte {XCOMP_OFFSET} "
+                          "[SDM1 13.8.1]", offset=XCOMP_OFFSET, rule="H-XCOMP")
+    if status == BAD_XSTATE:
+        odd = ComponentMask(xstate_bv & ~mask)
+        at = HEADER_OFFSET + (odd.bit_length() - 1) // 8
+        raise FormatError(f"XSTATE_BV {xstate_bv}{where} is not a subset of the layout's {mask}: {' '.join(odd.names)} at "
+                          f"byte {at} [SDM1 13.8]", offset=at, rule="H-XSTATE")
+    for i in range(RESERVED_OFFSET, HEADER_END):
+        if area[i]:
+            raise FormatError(f"reserved header byte {i}{where} is {area[i]:#04x}, not 0 [SDM1 13.4.2]", offset=i,
+                              rule="H-RESERVED")
+    raise SystemError("a header error without a culprit")
+
+
+# --- area to area -------------------------------------------------------------------------------------------
+
+@cython.final
+cdef class Plan:
+    # How the areas of one layout become areas of another.
+    cdef Layout source
+    cdef Layout target
+    cdef xs_moves moves
+    cdef bint source_mxcsr
+    cdef bint target_mxcsr
+    cdef uint64_t held          # bits that the target can hold
+    # What the last large batches taught: bytes from which streaming stores were faster, per power of two.
+    cdef signed char streams[64]
+
+
+cdef Plan find_plan(Layout source, Layout target):
+    cdef Plan plan
+    cdef xs_move *move
+    cdef int i
+    for plan in source.plans:
+        if plan.target is target:
+            return plan
+    plan = Plan.__new__(Plan)
+    plan.source = source
+    plan.target = target
+    plan.source_mxcsr = shape_has_mxcsr(&source.shape)
+    plan.target_mxcsr = shape_has_mxcsr(&target.shape)
+    plan.held = target.shape.mask
+    memset(plan.streams, -1, sizeof(plan.streams))
+    for i in range(2, COMPONENT_LIMIT):
+        if source.shape.mask >> i & 1 and target.shape.mask >> i & 1:
+            if plan.moves.count == XS_MOVES:
+                raise LayoutError(f"more than {XS_MOVES} components to move")
+            move = &plan.moves.item[plan.moves.count]
+            move.bit = <uint64_t>1 << i
+            move.from_ = source.shape.offset[i]
+            move.to = target.shape.offset[i]
+            move.length = min(source.shape.width[i], target.shape.width[i])
+            plan.moves.bits |= move.bit
+            plan.moves.count += 1
+    if len(source.plans) >= 64:
+        del source.plans[0]
+    source.plans.append(plan)
+    return plan
+
+
+cdef inline uint32_t area_mxcsr(const uint8_t *area, const Shape *shape, uint64_t live) noexcept nogil:
+    if shape.format == FORMAT_COMPACTED:
+        return load_le32(area + MXCSR_OFFSET) if live & BIT_SSE else MXCSR_INIT
+    return load_le32(area + MXCSR_OFFSET) if shape_has_mxcsr(shape) else MXCSR_INIT
+
+
+cdef inline uint64_t lost_bits(Plan plan, const uint8_t *area, uint64_t live) noexcept nogil:
+    # What this area has in use and the target has no place for; an MXCSR that cannot be held counts as SSE.
+    cdef uint64_t lost = live & ~plan.held
+    if not plan.target_mxcsr and area_mxcsr(area, &plan.source.shape, live) != MXCSR_INIT:
+        lost |= BIT_SSE
+    return lost
+
+
+cdef inline void move_legacy(Plan plan, const uint8_t *area, uint8_t *out, uint64_t live, xs_block_fn block) noexcept nogil:
+    # The legacy region and the header, all 576 bytes of them: reserved and software bytes come out as zero.
+    cdef uint64_t kept = live & plan.held
+    cdef uint32_t mxcsr, mxcsr_mask
+    if live & LEGACY_BITS == LEGACY_BITS and plan.held & LEGACY_BITS == LEGACY_BITS:
+        block(out, area, XMM_END)
+        memset(out + XMM_END, 0, HEADER_END - XMM_END)
+    else:
+        if plan.source_mxcsr and (plan.source.shape.format == FORMAT_STANDARD or live & BIT_SSE):
+            mxcsr = load_le32(area + MXCSR_OFFSET)
+            mxcsr_mask = load_le32(area + MXCSR_MASK_OFFSET)
+        else:
+            mxcsr = MXCSR_INIT
+            mxcsr_mask = plan.target.shape.mxcsr_mask
+        memset(out, 0, HEADER_END)
+        if kept & BIT_X87:
+            memcpy(out, area, X87_LOW_END)
+            memcpy(out + X87_HIGH, area + X87_HIGH, X87_HIGH_END - X87_HIGH)
+        else:
+            store_le16(out, FCW_INIT)
+        if kept & BIT_SSE:
+            memcpy(out + XMM_OFFSET, area + XMM_OFFSET, XMM_END - XMM_OFFSET)
+        elif plan.target.shape.format == FORMAT_COMPACTED and plan.target_mxcsr and mxcsr != MXCSR_INIT:
+            kept |= BIT_SSE     # as XSAVEC does: an MXCSR that is not initial is SSE state (SDM1 13.10)
+        if not plan.target_mxcsr:
+            mxcsr = MXCSR_INIT
+        store_le32(out + MXCSR_OFFSET, mxcsr)
+        store_le32(out + MXCSR_MASK_OFFSET, mxcsr_mask)
+    store_le64(out + HEADER_OFFSET, kept)
+    if plan.target.shape.format == FORMAT_COMPACTED:
+        store_le64(out + XCOMP_OFFSET, plan.target.shape.mask | FORMAT_BIT)
+
+
+cdef inline void move_area(Plan plan, const uint8_t *area, uint8_t *out, xs_row_fn row, xs_block_fn block) noexcept nogil:
+    cdef uint64_t live = load_le64(area + HEADER_OFFSET)
+    move_legacy(plan, area, out, live, block)
+    row(&plan.moves, live, area, out)
+
+
+cdef int check_rows(Plan plan, const uint8_t *rows, Py_ssize_t stride, Py_ssize_t count, bint drop,
+                    Py_ssize_t *culprit, uint64_t *lost) noexcept nogil:
+    # Every header before the first byte is written: a call that fails has changed nothing.
+    cdef Py_ssize_t i
+    cdef int status
+    cdef const uint8_t *area = rows
+    for i in range(count):
+        xs_prefetch(area + 16 * stride + HEADER_OFFSET)
+        status = check_header(area, &plan.source.shape)
+        if status == OK and not drop:
+            lost[0] = lost_bits(plan, area, load_le64(area + HEADER_OFFSET))
+            if lost[0]:
+                status = LOST
+        if status != OK:
+            culprit[0] = i
+            return status
+        area += stride
+    return OK
+
+
+cdef object raise_lost(Plan plan, uint64_t lost, Py_ssize_t row):
+    where = f" of area {row}" if row >= 0 else ""
+    raise LayoutError(f"{' '.join(ComponentMask(lost).names)} in use{where}, and the {plan.target.format} layout of "
+                      f"{plan.target.model.name} with mask {plan.target.mask} has no place for it; lost=\"drop\" leaves it out")
+
+
+cdef bint parse_lost(lost) except -1:
+    if lost == "raise":
+        return False
+    if lost == "drop":
+        return True
+    raise ValueError(f"lost={lost!r} is neither 'raise' nor 'drop'")
+
+
+cdef void write_initial(const Shape *shape, uint8_t *out) noexcept nogil:
+    # The initial configuration into every slot of zeroed memory, as plain XSAVE leaves it (SDM1 13.7).
+    cdef int i
+    cdef const Initial *initial
+    store_le16(out, FCW_INIT)
+    store_le32(out + MXCSR_OFFSET, MXCSR_INIT)
+    store_le32(out + MXCSR_MASK_OFFSET, shape.mxcsr_mask)
+    for i in range(2, COMPONENT_LIMIT):
+        initial = &INITIAL[i]
+        if shape.mask >> i & 1 and initial.image != NULL:
+            memcpy(out + shape.offset[i], initial.image, min(shape.width[i], initial.width))
+
+
+def transcode(buffer, Layout source not None, Layout target not None, out=None, lost="raise"):
+    """The state of one area of layout `source` as an area of layout `target`.
+
+    `buffer`: at least `source.size` bytes. `out`: a writable buffer of at least `target.size` bytes that does not
+    overlap it, which is returned; None: new `bytes` of exactly `target.size`. The legacy region and the header
+    of the result are always written whole (bytes 416-511 as zero); of the other components only those in use,
+    so slots in their initial configuration keep what `out` held, and hold initial values in new memory.
+    `lost="drop"` leaves out components in use for which the target has no place.
+
+    Raises: `LayoutError` for such components otherwise; `FormatError` for a header that is not of `source`;
+    `TruncatedError` for a short buffer; `ValueError` for a short, read-only or overlapping `out`. A call that
+    raises has written nothing. Manual: SDM1 13.4, 13.8.
+    """
+    cdef Py_buffer view
+    cdef Py_buffer into
+    cdef Plan plan = find_plan(source, target)
+    cdef bint drop = parse_lost(lost)
+    cdef Py_ssize_t culprit = -1
+    cdef uint64_t gone = 0
+    cdef int status
+    cdef object result
+    PyObject_GetBuffer(buffer, &view, PyBUF_SIMPLE)
+    try:
+        if view.len < <Py_ssize_t>source.shape.size:
+            raise TruncatedError(f"an area of {source.shape.size} bytes in a buffer of {view.len}", offset=view.len)
+        status = check_rows(plan, <const uint8_t *>view.buf, 0, 1, drop, &culprit, &gone)
+        if status == LOST:
+            raise_lost(plan, gone, -1)
+        if status != OK:
+            raise_header(status, <const uint8_t *>view.buf, &source.shape, -1)
+        if out is None:
+            result = PyBytes_FromStringAndSize(NULL, target.shape.size)
+            memset(PyBytes_AS_STRING(result), 0, target.shape.size)
+            write_initial(&target.shape, <uint8_t *>PyBytes_AS_STRING(result))
+            move_area(plan, <const uint8_t *>view.buf, <uint8_t *>PyBytes_AS_STRING(result), ROW, BLOCK)
+            return result
+        PyObject_GetBuffer(out, &into, PyBUF_WRITABLE)
+        try:
+            if into.len < <Py_ssize_t>target.shape.size:
+                raise ValueError(f"out has {into.len} bytes, the target layout needs {target.shape.size}")
+            check_apart(&view, &into)
+            move_area(plan, <const uint8_t *>view.buf, <uint8_t *>into.buf, ROW, BLOCK)
+        finally:
+            PyBuffer_Release(&into)
+        return out
+    finally:
+        PyBuffer_Release(&view)
+
+
+cdef int check_apart(const Py_buffer *a, const Py_buffer *b) except -1:
+    if <uintptr_t>a.buf < <uintptr_t>b.buf + b.len and <uintptr_t>b.buf < <uintptr_t>a.buf + a.len:
+        raise ValueError("out overlaps the input")
+    return 0
+
+
+cdef int rows_of(buffer, Py_buffer *view, bint writable, Py_ssize_t size, str what, Py_ssize_t *count,
+                 Py_ssize_t *stride) except -1:
+    # One C-contiguous (N, stride) uint8 buffer; leaves `view` held on success only.
+    PyObject_GetBuffer(buffer, view, PyBUF_C_CONTIGUOUS | (PyBUF_WRITABLE if writable else 0))
+    try:
+        if view.ndim != 2 or view.itemsize != 1:
+            raise ValueError(f"{what}: a C-contiguous (N, stride) uint8 buffer is needed, here are {view.ndim} dimensions of "
+                             f"{view.itemsize}-byte items")
+        count[0] = view.shape[0]
+        stride[0] = view.shape[1]
+        if count[0] and stride[0] < size:
+            raise TruncatedError(f"{what}: rows of {stride[0]} bytes, the layout needs {size}", offset=stride[0])
+    except BaseException:
+        PyBuffer_Release(view)
+        raise
+    return 0
+
+
+def transcode_many(buffers, Layout source not None, Layout target not None, out=None, lost="raise"):
+    """`transcode` for N areas at once, without the GIL.
+
+    `buffers`: one C-contiguous (N, stride) uint8 buffer, stride >= `source.size`. `out`: the same with stride >=
+    `target.size`, not overlapping; None: a new (N, `target.size`) uint8 array. Returns `out`. Any N, one code
+    path: rows that fit the caches are written by ordinary stores, larger batches by non-temporal ones where the
+    batch itself shows that they are faster.
+
+    Raises: as `transcode`, naming the first offending row; nothing has been written then.
+    """
+    cdef Py_buffer view
+    cdef Py_buffer into
+    cdef Plan plan = find_plan(source, target)
+    cdef bint drop = parse_lost(lost)
+    cdef bint fresh = out is None
+    cdef Py_ssize_t count = 0, stride = 0, rows = 0, step = 0, culprit = -1, i
+    cdef uint64_t gone = 0
+    cdef int status
+    rows_of(buffers, &view, False, source.shape.size, "buffers", &count, &stride)
+    try:
+        with nogil:
+            status = check_rows(plan, <const uint8_t *>view.buf, stride, count, drop, &culprit, &gone)
+        if status == LOST:
+            raise_lost(plan, gone, culprit)
+        if status != OK:
+            raise_header(status, <const uint8_t *>view.buf + culprit * stride, &source.shape, culprit)
+        if fresh:
+            import numpy
+
+            out = numpy.zeros((count, target.shape.size), dtype=numpy.uint8)
+        rows_of(out, &into, True, target.shape.size, "out", &rows, &step)
+        try:
+            if rows != count:
+                raise ValueError(f"out has {rows} rows for {count} areas")
+            check_apart(&view, &into)
+            with nogil:
+                if fresh:
+                    for i in range(count):
+                        write_initial(&target.shape, <uint8_t *>into.buf + i * step)
+                move_rows(plan, <const uint8_t *>view.buf, stride, <uint8_t *>into.buf, step, count)
+        finally:
+            PyBuffer_Release(&into)
+        return out
+    finally:
+        PyBuffer_Release(&view)
+
+
+cdef void move_rows(Plan plan, const uint8_t *rows, Py_ssize_t stride, uint8_t *out, Py_ssize_t step,
+                    Py_ssize_t count) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(count):
+        move_area(plan, rows + i * stride, out + i * step, ROW, BLOCK)
+
+
+# --- area to values -----------------------------------------------------------------------------------------
+
+@cython.final
+cdef class Decoder:
+    # The registers of one layout, compiled: what to read where, and the values of a state that is all initial.
+    cdef Op *ops
+    cdef PyObject **keys
+    cdef Py_hash_t *hashes
+    cdef Py_ssize_t count
+    cdef list names
+    cdef dict template
+
+    def __dealloc__(self):
+        PyMem_Free(self.ops)
+        PyMem_Free(self.keys)
+        PyMem_Free(self.hashes)
+
+
+cdef int compile_op(Op *op, row, Layout layout) except -1:
+    # One register of the table for one layout. A part whose component the layout lacks reads as zero.
+    cdef const Shape *shape = &layout.shape
+    cdef Part *piece
+    cdef int number
+    memset(op, 0, sizeof(Op))
+    op.width = row.width
+    op.scalar = row.scalar
+    op.mask = row.mask & ((1 << 64) - 1) if row.scalar else 0
+    op.shift = row.shift
+    if row.name in ("mxcsr", "mxcsr_mask"):
+        if not shape_has_mxcsr(shape):
+            raise LayoutError(f"{row.name} has no place in the mask {layout.mask} ({layout.format})")
+        op.need = BIT_SSE if shape.format == FORMAT_COMPACTED else 0
+        op.parts = 1
+        op.part[0].offset = row.parts[0].offset
+        op.part[0].width = row.parts[0].width
+        return 0
+    for part in row.parts:
+        number = part.component
+        if not shape.mask >> number & 1:
+            continue
+        piece = &op.part[op.parts]
+        piece.bit = <uint64_t>1 << number
+        piece.offset = part.offset + (shape.offset[number] if number >= 2 else 0)
+        piece.width = part.width
+        piece.at = part.at
+        if number >= 2 and part.offset + part.width > shape.width[number]:
+            raise LayoutError(f"{row.name} lies beyond the {shape.width[number]} bytes that {layout.model.name} gives to "
+                              f"{ComponentMask(piece.bit).names[0]}")
+        op.need |= piece.bit
+        op.parts += 1
+    if op.parts == 0:
+        raise LayoutError(f"{row.name} has no place in the mask {layout.mask}")
+    return 0
+
+
+cdef object initial_value(row, Layout layout):
+    if row.name == "mxcsr_mask":
+        return int(layout.shape.mxcsr_mask)
+    if row.scalar:
+        return row.init
+    image = COMPONENTS[row.parts[0].component].init_image() if len(row.parts) == 1 and row.parts[0].component >= 2 else b""
+    return image[row.parts[0].offset:row.parts[0].offset + row.width] or bytes(row.width)
+
+
+cdef Decoder make_decoder(Layout layout, list rows):
+    cdef Decoder decoder = Decoder.__new__(Decoder)
+    cdef Py_ssize_t i
+    decoder.count = len(rows)
+    decoder.ops = <Op *>PyMem_Calloc(max(decoder.count, 1), sizeof(Op))
+    decoder.keys = <PyObject **>PyMem_Calloc(max(decoder.count, 1), sizeof(PyObject *))
+    decoder.hashes = <Py_hash_t *>PyMem_Calloc(max(decoder.count, 1), sizeof(Py_hash_t))
+    if decoder.ops == NULL or decoder.keys == NULL or decoder.hashes == NULL:
+        raise MemoryError
+    decoder.names = [row.name for row in rows]
+    decoder.template = {}
+    for i in range(decoder.count):
+        compile_op(&decoder.ops[i], rows[i], layout)
+        name = decoder.names[i]
+        decoder.keys[i] = <PyObject *>name
+        decoder.hashes[i] = hash(name)
+        decoder.template[name] = initial_value(rows[i], layout)
+    return decoder
+
+
+cdef Decoder find_decoder(Layout layout, registers):
+    if registers is None:
+        if layout.decoder is None:
+            names = register_names(layout.shape.mask, layout.shape.format == FORMAT_COMPACTED)
+            rows = []
+            for name in names:
+                row = REGISTERS[name]
+                # A component that this CPU enumerates smaller than its registers need holds the ones that fit.
+                if fits(row, layout):
+                    rows.append(row)
+            layout.decoder = make_decoder(layout, rows)
+        return layout.decoder
+    return make_decoder(layout, [find_register(name) for name in registers])
+
+
+cdef bint fits(row, Layout layout):
+    for part in row.parts:
+        number = int(part.component)
+        if number >= 2 and layout.shape.mask >> number & 1 and part.offset + part.width > layout.shape.width[number]:
+            return False
+    return True
+
+
+cdef inline uint64_t read_scalar(const Op *op, const uint8_t *area) noexcept nogil:
+    cdef const uint8_t *p = area + op.part[0].offset
+    cdef uint64_t value
+    if op.width == 8:
+        value = load_le64(p)
+    elif op.width == 4:
+        value = load_le32(p)
+    elif op.width == 2:
+        value = load_le16(p)
+    else:
+        value = p[0]
+    return (value & op.mask) >> op.shift
+
+
+cdef inline void read_bytes(const Op *op, const uint8_t *area, uint64_t live, uint8_t *out) noexcept nogil:
+    # A register of several parts, those not in use as zero.
+    cdef const Part *part
+    cdef int i
+    memset(out, 0, op.width)
+    for i in range(op.parts):
+        part = &op.part[i]
+        if live & part.bit:
+            memcpy(out + part.at, area + part.offset, part.width)
+
+
+cdef object read_value(const Op *op, const uint8_t *area, uint64_t live):
+    cdef object value
+    cdef uint8_t *out
+    if op.scalar:
+        return read_scalar(op, area)
+    if op.parts == 1 and op.part[0].width == op.width:
+        return PyBytes_FromStringAndSize(<const char *>area + op.part[0].offset, op.width)
+    value = PyBytes_FromStringAndSize(NULL, op.width)
+    out = <uint8_t *>PyBytes_AS_STRING(value)
+    if op.parts == 3 and live & op.need == op.need:
+        memcpy(out, area + op.part[0].offset, 16)
+        memcpy(out + 16, area + op.part[1].offset, 16)
+        memcpy(out + 32, area + op.part[2].offset, 32)
+    else:
+        read_bytes(op, area, live, out)
+    return value
+
+
+cdef Layout layout_of(area):
+    try:
+        return area.layout
+    except AttributeError:
+        raise TypeError(f"an area with a layout is needed, not {type(area).__name__}; see xsave.Area") from None
+
+
+def decode(area, registers=None):
+    """Every register of an area as `{name: value}`: ints for scalars, `bytes` in memory order for the others.
+
+    `area`: an `Area`, or anything with the buffer protocol and a `.layout`. `registers`: names to read instead of
+    all that the layout holds (`xmm3`, `ymm3` and `zmm3` alike). Components whose XSTATE_BV bit is clear give their
+    initial values; MXCSR of a standard area comes from memory.
+
+    Raises: `LayoutError` for a register that the layout has no place for, `KeyError` for an unknown one,
+    `TruncatedError` for a short buffer. Manual: SDM1 13.4, 13.5, 13.6.
+    """
+    cdef Layout layout = layout_of(area)
+    cdef Decoder decoder = find_decoder(layout, registers)
+    cdef Py_buffer view
+    cdef const uint8_t *base
+    cdef uint64_t live
+    cdef dict values
+    cdef const Op *op
+    cdef Py_ssize_t i
+    PyObject_GetBuffer(area, &view, PyBUF_SIMPLE)
+    try:
+        if view.len < <Py_ssize_t>layout.shape.size:
+            raise TruncatedError(f"an area of {layout.shape.size} bytes in a buffer of {view.len}", offset=view.len)
+        base = <const uint8_t *>view.buf
+        live = load_le64(base + HEADER_OFFSET)
+        values = decoder.template.copy()
+        for i in range(decoder.count):
+            op = &decoder.ops[i]
+            if op.need == 0 or live & op.need:
+                xs_dict_set(values, decoder.keys[i], read_value(op, base, live), decoder.hashes[i])
+        return values
+    finally:
+        PyBuffer_Release(&view)
+
+
+# --- values to area -----------------------------------------------------------------------------------------
+
+cdef int write_value(const Op *op, name, value, uint8_t *area) except -1:
+    cdef Py_buffer view
+    cdef const Part *part
+    cdef int i
+    if op.scalar:
+        if not isinstance(value, int):
+            raise TypeError(f"{name} is a number, not {type(value).__name__}")
+        if not 0 <= value <= <object>(op.mask >> op.shift):
+            raise ValueError(f"{name} = {value:#x} does not fit {int(op.mask >> op.shift).bit_length()} bits")
+        write_scalar(op, value, area)
+        return 0
+    PyObject_GetBuffer(value, &view, PyBUF_SIMPLE)
+    try:
+        if view.len != op.width:
+            raise ValueError(f"{name} has {op.width} bytes, not {view.len}")
+        for i in range(op.parts):
+            part = &op.part[i]
+            memcpy(area + part.offset, <const uint8_t *>view.buf + part.at, part.width)
+    finally:
+        PyBuffer_Release(&view)
+    return 0
+
+
+cdef inline void write_scalar(const Op *op, uint64_t value, uint8_t *area) noexcept nogil:
+    # Bits outside the field keep their value: two registers can share a word (UINTR's MISC and UIF).
+    cdef uint8_t *p = area + op.part[0].offset
+    value = value << op.shift
+    if op.width == 8:
+        store_le64(p, (load_le64(p) & ~op.mask) | value)
+    elif op.width == 4:
+        store_le32(p, <uint32_t>value)
+    elif op.width == 2:
+        store_le16(p, <uint16_t>value)
+    else:
+        p[0] = <uint8_t>value
+
+
+cdef uint64_t bits_of(const Op *op) noexcept nogil:
+    # The components that a value of this register puts in use; MXCSR counts as SSE.
+    cdef uint64_t bits = 0
+    cdef int i
+    for i in range(op.parts):
+        bits |= op.part[i].bit
+    return bits if bits else BIT_SSE
+
+
+cdef uint64_t checked_bv(xstate_bv, Layout layout) except? 0xFFFFFFFFFFFFFFFF:
+    if not 0 <= xstate_bv < 1 << 64 or xstate_bv & ~int(layout.shape.mask):
+        raise ValueError(f"xstate_bv {xstate_bv:#x} is not a subset of the layout's mask {layout.mask}")
+    return xstate_bv
+
+
+cdef void start_area(const Shape *shape, uint64_t xstate_bv, uint8_t *out) noexcept nogil:
+    # Zeroed memory becomes an area that is all initial but for its header's promise.
+    write_initial(shape, out)
+    store_le64(out + HEADER_OFFSET, xstate_bv)
+    if shape.format == FORMAT_COMPACTED:
+        store_le64(out + XCOMP_OFFSET, shape.mask | FORMAT_BIT)
+
+
+def encode(values, Layout layout not None, xstate_bv=None):
+    """An area of `layout` that holds `values`, `{name: value}` in `decode`'s names (`xmm`, `ymm`, `zmm` alike).
+
+    A component is in use exactly if one of its registers appears in `values`; `xstate_bv` says otherwise. All
+    else holds initial values, MXCSR_MASK the model's. Returns `bytes` of exactly `layout.size`.
+
+    Raises: `LayoutError` for a register without a place, `KeyError` for an unknown one, `ValueError` for a value
+    of the wrong width, `TypeError` for one of the wrong kind. Manual: SDM1 13.4.
+    """
+    cdef bytes result = PyBytes_FromStringAndSize(NULL, layout.shape.size)
+    cdef uint8_t *out = <uint8_t *>PyBytes_AS_STRING(result)
+    cdef uint64_t used = 0
+    cdef Op op
+    memset(out, 0, layout.shape.size)
+    start_area(&layout.shape, 0, out)
+    for name, value in values.items():
+        row = find_register(name)
+        compile_op(&op, row, layout)
+        write_value(&op, name, value, out)
+        used |= bits_of(&op)
+    # An MXCSR that only AVX brings into a standard layout has no bit of its own.
+    used &= layout.shape.mask
+    store_le64(out + HEADER_OFFSET, used if xstate_bv is None else checked_bv(xstate_bv, layout))
+    return result
+
+
+# --- columns ------------------------------------------------------------------------------------------------
+
+@cython.final
+cdef class Columns:
+    # Where every register of a batch goes: one array a register.
+    cdef Decoder decoder
+    cdef uint8_t **data
+    cdef uint32_t *step          # bytes from row to row
+    cdef uint64_t *initial       # initial values of scalars
+    cdef const uint8_t **image   # initial bytes of the others, NULL for zero
+
+    def __cinit__(self, Decoder decoder):
+        cdef Py_ssize_t i
+        self.decoder = decoder
+        self.data = <uint8_t **>PyMem_Calloc(max(decoder.count, 1), sizeof(uint8_t *))
+        self.step = <uint32_t *>PyMem_Calloc(max(decoder.count, 1), sizeof(uint32_t))
+        self.initial = <uint64_t *>PyMem_Calloc(max(decoder.count, 1), sizeof(uint64_t))
+        self.image = <const uint8_t **>PyMem_Calloc(max(decoder.count, 1), sizeof(const uint8_t *))
+        if self.data == NULL or self.step == NULL or self.initial == NULL or self.image == NULL:
+            raise MemoryError
+        for i in range(decoder.count):
+            value = decoder.template[decoder.names[i]]
+            if decoder.ops[i].scalar:
+                self.step[i] = scalar_width(&decoder.ops[i])
+                self.initial[i] = value
+            else:
+                self.step[i] = decoder.ops[i].width
+                if any(value):
+                    self.image[i] = <const uint8_t *>PyBytes_AS_STRING(value)   # the template owns it
+
+    def __dealloc__(self):
+        PyMem_Free(self.data)
+        PyMem_Free(self.step)
+        PyMem_Free(self.initial)
+        PyMem_Free(self.image)
+
+
+cdef uint32_t scalar_width(const Op *op) noexcept nogil:
+    cdef uint64_t most = op.mask >> op.shift
+    if most <= 0xFF:
+        return 1
+    if most <= 0xFFFF:
+        return 2
+    if most >> 32 == 0:
+        return 4
+    return 8
+
+
+cdef inline void store_scalar(uint8_t *p, uint32_t width, uint64_t value) noexcept nogil:
+    if width == 8:
+        store_le64(p, value)
+    elif width == 4:
+        store_le32(p, <uint32_t>value)
+    elif width == 2:
+        store_le16(p, <uint16_t>value)
+    else:
+        p[0] = <uint8_t>value
+
+
+cdef void decode_row(Columns columns, const uint8_t *area, Py_ssize_t row) noexcept nogil:
+    cdef uint64_t live = load_le64(area + HEADER_OFFSET)
+    cdef const Op *op
+    cdef uint8_t *out
+    cdef Py_ssize_t i
+    for i in range(columns.decoder.count):
+        op = &columns.decoder.ops[i]
+        out = columns.data[i] + row * columns.step[i]
+        if op.scalar:
+            store_scalar(out, columns.step[i],
+                         read_scalar(op, area) if op.need == 0 or live & op.need else columns.initial[i])
+        elif live & op.need:
+            if op.parts == 1 and op.part[0].width == op.width:
+                memcpy(out, area + op.part[0].offset, op.width)
+            else:
+                read_bytes(op, area, live, out)
+        elif columns.image[i] != NULL:
+            memcpy(out, columns.image[i], op.width)
+        else:
+            memset(out, 0, op.width)
+
+
+cdef dict make_arrays(Columns columns, Py_ssize_t count):
+    # One allocation for all columns, each beginning on a cache line.
+    import numpy
+
+    cdef Py_ssize_t i, at
+    cdef Py_ssize_t total = 0
+    cdef Py_buffer view
+    dtypes = {1: numpy.uint8, 2: numpy.uint16, 4: numpy.uint32, 8: numpy.uint64}
+    for i in range(columns.decoder.count):
+        total += (count * <Py_ssize_t>columns.step[i] + ALIGNMENT - 1) & ~<Py_ssize_t>(ALIGNMENT - 1)
+    store = numpy.empty(total + ALIGNMENT, dtype=numpy.uint8)
+    PyObject_GetBuffer(store, &view, PyBUF_SIMPLE | PyBUF_WRITABLE)
+    at = (-<Py_ssize_t><uintptr_t>view.buf) & (ALIGNMENT - 1)
+    arrays = {}
+    for i in range(columns.decoder.count):
+        size = count * <Py_ssize_t>columns.step[i]
+        columns.data[i] = <uint8_t *>view.buf + at
+        piece = store[at:at + size]
+        if columns.decoder.ops[i].scalar:
+            piece = piece.view(dtypes[columns.step[i]])
+        else:
+            piece = piece.reshape(count, columns.step[i])
+        arrays[columns.decoder.names[i]] = piece
+        at += (size + ALIGNMENT - 1) & ~<Py_ssize_t>(ALIGNMENT - 1)
+    PyBuffer_Release(&view)
+    return arrays
+
+
+def decode_many(buffers, Layout layout not None, registers=None):
+    """Columns out of N areas of one layout, without the GIL.
+
+    `buffers`: one C-contiguous (N, stride) uint8 buffer, stride >= `layout.size`. Returns `{name: array}` in
+    `decode`'s names and order: unsigned (N,) for scalars, in the width of the register; uint8 (N, width) for the
+    others: (N, 64) for `zmm0`, (N, 1024) for `tmm0`, (N, 10) for `st0`. `registers` narrows it down.
+
+    Raises: as `decode`, and `FormatError` naming the first row whose header is not of `layout`. Manual: SDM1 13.4.
+    """
+    cdef Py_buffer view
+    cdef Columns columns = Columns(find_decoder(layout, registers))
+    cdef Py_ssize_t count = 0, stride = 0, i, culprit = -1
+    cdef int status = OK
+    cdef const uint8_t *rows
+    rows_of(buffers, &view, False, layout.shape.size, "buffers", &count, &stride)
+    try:
+        rows = <const uint8_t *>view.buf
+        with nogil:
+            for i in range(count):
+                xs_prefetch(rows + (i + 16) * stride + HEADER_OFFSET)
+                status = check_header(rows + i * stride, &layout.shape)
+                if status != OK:
+                    culprit = i
+                    break
+        if status != OK:
+            raise_header(status, rows + culprit * stride, &layout.shape, culprit)
+        arrays = make_arrays(columns, count)
+        with nogil:
+            for i in range(count):
+                decode_row(columns, rows + i * stride, i)
+        return arrays
+    finally:
+        PyBuffer_Release(&view)
+
+
+def encode_many(columns, Layout layout not None, xstate_bv=None):
+    """Areas of `layout` out of columns, `{name: array}` as `decode_many` gives them; the inverse of it.
+
+    Every row has the same components in use: those of the columns' registers, or `xstate_bv`, a number or an
+    (N,) array of them. Returns a new (N, `layout.size`) uint8 array.
+
+    Raises: as `encode`; `ValueError` for columns of different lengths or of another width. Manual: SDM1 13.4.
+    """
+    import numpy
+
+    cdef Py_ssize_t count = -1
+    cdef Py_ssize_t i, step
+    cdef Py_buffer view, into
+    cdef uint64_t used = 0, most, value
+    cdef Op op
+    cdef int k
+    cdef bint bad = False
+    cdef uint8_t *out
+    held = []
+    for name, column in columns.items():
+        row = find_register(name)
+        compile_op(&op, row, layout)
+        used |= bits_of(&op)
+        if row.scalar:
+            column = numpy.ascontiguousarray(column)
+            if column.dtype.kind not in "ui" or column.ndim != 1:
+                raise ValueError(f"column {name}: a one-dimensional array of integers is needed")
+            if column.dtype.kind == "i" and column.size and column.min() < 0:
+                raise ValueError(f"column {name} has negative values")
+            column = column.astype(numpy.uint64, copy=False)
+        else:
+            column = numpy.ascontiguousarray(column, dtype=numpy.uint8)
+            if column.ndim != 2 or column.shape[1] != row.width:
+                raise ValueError(f"column {name}: shape {column.shape}, (N, {row.width}) is needed")
+        if count >= 0 and len(column) != count:
+            raise ValueError(f"column {name} has {len(column)} rows, the ones before {count}")
+        count = len(column)
+        held.append((row, column))
+    if count < 0:
+        raise ValueError("no columns")
+    used &= layout.shape.mask
+    marks = numpy.full(count, used, dtype=numpy.uint64)
+    if xstate_bv is not None:
+        marks[:] = xstate_bv
+        for mark in numpy.unique(marks):
+            checked_bv(int(mark), layout)
+    areas = numpy.zeros((count, layout.shape.size), dtype=numpy.uint8)
+    PyObject_GetBuffer(areas, &into, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE)
+    try:
+        out = <uint8_t *>into.buf
+        step = layout.shape.size
+        PyObject_GetBuffer(marks, &view, PyBUF_C_CONTIGUOUS)
+        with nogil:
+            for i in range(count):
+                start_area(&layout.shape, (<const uint64_t *>view.buf)[i], out + i * step)
+        PyBuffer_Release(&view)
+        for row, column in held:
+            compile_op(&op, row, layout)
+            most = op.mask >> op.shift
+            PyObject_GetBuffer(column, &view, PyBUF_C_CONTIGUOUS)
+            with nogil:
+                for i in range(count):
+                    if op.scalar:
+                        value = load_le64(<const uint8_t *>view.buf + 8 * i)
+                        if value > most:
+                            bad = True
+                            break
+                        write_scalar(&op, value, out + i * step)
+                    else:
+                        for k in range(op.parts):
+                            memcpy(out + i * step + op.part[k].offset,
+                                   <const uint8_t *>view.buf + i * <Py_ssize_t>op.width + op.part[k].at, op.part[k].width)
+            PyBuffer_Release(&view)
+            if bad:
+                raise ValueError(f"column {row.name}, row {i}: {column[i]:#x} does not fit {int(most).bit_length()} bits")
+    finally:
+        PyBuffer_Release(&into)
+    return areas
+
+
+# --- comparison ---------------------------------------------------------------------------------------------
+
+cdef inline bint same_component(int number, const uint8_t *a, const Shape *shape_a, bint live_a, const uint8_t *b,
+                                const Shape *shape_b, bint live_b) noexcept nogil:
+    # Registers only: padding and reserved bytes of a component are no state.
+    cdef const Significant *runs = &SIGNIFICANT[number]
+    cdef Extent run
+    cdef const uint8_t *left = a + (shape_a.offset[number] if number >= 2 else 0)
+    cdef const uint8_t *right = b + (shape_b.offset[number] if number >= 2 else 0)
+    cdef uint32_t room_a = shape_a.width[number] if number >= 2 else LEGACY_SIZE
+    cdef uint32_t room_b = shape_b.width[number] if number >= 2 else LEGACY_SIZE
+    cdef uint32_t room = min(room_a if live_a else room_b, room_b if live_b else room_a)
+    cdef int i
+    for i in range(runs.count):
+        run = runs.item[i]
+        if run.offset + run.width > room:   # a CPU that gives the component less than its registers need
+            if run.offset >= room:
+                break
+            run.width = room - run.offset
+        if live_a and live_b:
+            if memcmp(left + run.offset, right + run.offset, run.width) != 0:
+                return False
+        elif not is_initial(number, (left if live_a else right), &run):
+            return False
+    return True
+
+
+cdef inline bint is_initial(int number, const uint8_t *component, const Extent *run) noexcept nogil:
+    cdef const uint8_t *image = INITIAL[number].image
+    cdef uint32_t i
+    cdef uint8_t expected
+    for i in range(run.offset, run.offset + run.width):
+        if number == 0:
+            expected = (FCW_INIT >> 8 * i) & 0xFF if i < 2 else 0
+        else:
+            expected = image[i] if image != NULL else 0
+        if component[i] != expected:
+            return False
+    return True
+
+
+cdef bint same_areas(const uint8_t *a, const Shape *shape_a, const uint8_t *b, const Shape *shape_b) noexcept nogil:
+    cdef uint64_t live_a = load_le64(a + HEADER_OFFSET) & shape_a.mask
+    cdef uint64_t live_b = load_le64(b + HEADER_OFFSET) & shape_b.mask
+    cdef int i
+    if area_mxcsr(a, shape_a, live_a) != area_mxcsr(b, shape_b, live_b):
+        return False
+    for i in range(COMPONENT_LIMIT):
+        if (live_a | live_b) >> i & 1:
+            if not same_component(i, a, shape_a, live_a >> i & 1, b, shape_b, live_b >> i & 1):
+                return False
+    return True
+
+
+def same_state(a, b):
+    """Whether two areas, of whatever formats and layouts, hold the same architectural state.
+
+    A component out of use equals one in use that holds its initial values, and a component that a layout lacks
+    is out of use. Padding, software bytes and MXCSR_MASK are no state. `a`, `b`: buffers with a `.layout`.
+
+    Raises: `TruncatedError` for a short buffer, `TypeError` for something without a layout. Manual: SDM1 13.6.
+    """
+    cdef Layout layout_a = layout_of(a)
+    cdef Layout layout_b = layout_of(b)
+    cdef Py_buffer left, right
+    PyObject_GetBuffer(a, &left, PyBUF_SIMPLE)
+    try:
+        PyObject_GetBuffer(b, &right, PyBUF_SIMPLE)
+        try:
+            for layout, length in ((layout_a, left.len), (layout_b, right.len)):
+                if length < layout.size:
+                    raise TruncatedError(f"an area of {layout.size} bytes in a buffer of {length}", offset=length)
+            return same_areas(<const uint8_t *>left.buf, &layout_a.shape, <const uint8_t *>right.buf, &layout_b.shape)
+        finally:
+            PyBuffer_Release(&right)
+    finally:
+        PyBuffer_Release(&left)
+
+
+def same_state_many(a, Layout layout_a not None, b, Layout layout_b not None):
+    """`same_state` for N pairs of rows, without the GIL.
+
+    `a`, `b`: C-contiguous (N, stride) uint8 buffers. Returns a bool array (N,). Raises: `ValueError` for
+    different numbers of rows, `TruncatedError` for short rows.
+    """
+    import numpy
+
+    cdef Py_buffer left, right, into
+    cdef Py_ssize_t count = 0, stride_a = 0, other = 0, stride_b = 0, i
+    rows_of(a, &left, False, layout_a.shape.size, "a", &count, &stride_a)
+    try:
+        rows_of(b, &right, False, layout_b.shape.size, "b", &other, &stride_b)
+        try:
+            if other != count:
+                raise ValueError(f"{count} rows in a, {other} in b")
+            result = numpy.empty(count, dtype=numpy.bool_)
+            PyObject_GetBuffer(result, &into, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE)
+            with nogil:
+                for i in range(count):
+                    (<uint8_t *>into.buf)[i] = same_areas(<const uint8_t *>left.buf + i * stride_a, &layout_a.shape,
+                                                          <const uint8_t *>right.buf + i * stride_b, &layout_b.shape)
+            PyBuffer_Release(&into)
+            return result
+        finally:
+            PyBuffer_Release(&right)
+    finally:
+        PyBuffer_Release(&left)
