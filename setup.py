@@ -41,7 +41,7 @@ def extension(module: str, stem: str, sources: "list[str]") -> Extension:
         extra_compile_args=["-O2", "-std=gnu11", "-fno-strict-aliasing", "-Wall", "-Wno-unused-function"]
         if not os.environ.get("XSAVE_CFLAGS")
         else os.environ["XSAVE_CFLAGS"].split(),
-        depends=[str(path) for path in Path("cext").glob("*.h")],
+        depends=[str(path) for path in [*Path("cext").glob("*.h"), *Path("xsave").glob("*.pxd")]],
     )
 
 

@@ -91,21 +91,6 @@ cdef struct Significant:
     int count
     Extent item[24]
 
-cdef struct Part:
-    uint64_t bit
-    uint32_t offset         # in the area
-    uint32_t width
-    uint32_t at             # in the register
-
-cdef struct Op:
-    uint64_t need           # any of these in use: the register is read; else it is initial. 0: always read
-    uint64_t mask
-    uint32_t width
-    int shift
-    int parts
-    bint scalar
-    Part part[3]
-
 cdef Initial INITIAL[64]
 cdef Significant SIGNIFICANT[64]
 cdef list KEEP = []         # owns the images behind INITIAL
@@ -571,6 +556,28 @@ cdef Decoder find_decoder(Layout layout, registers):
     return make_decoder(layout, [find_register(name) for name in registers])
 
 
+@cython.final
+cdef class Field:
+    # One register of one layout, for those who read registers one by one.
+    pass
+
+
+cdef Field find_field(Layout layout, name):
+    # `name` in any case. Raises KeyError for an unknown register, LayoutError for one without a place.
+    cdef Field field
+    if layout.fields is None:
+        layout.fields = {}
+    field = layout.fields.get(name)
+    if field is None:
+        row = find_register(name)
+        field = Field.__new__(Field)
+        compile_op(&field.op, row, layout)
+        field.name = row.name
+        field.initial = initial_value(row, layout)
+        layout.fields[name] = field
+    return field
+
+
 cdef bint fits(row, Layout layout):
     for part in row.parts:
         number = int(part.component)
@@ -579,7 +586,7 @@ cdef bint fits(row, Layout layout):
     return True
 
 
-cdef inline uint64_t read_scalar(const Op *op, const uint8_t *area) noexcept nogil:
+cdef uint64_t read_scalar(const Op *op, const uint8_t *area) noexcept nogil:
     cdef const uint8_t *p = area + op.part[0].offset
     cdef uint64_t value
     if op.width == 8:
@@ -593,7 +600,7 @@ cdef inline uint64_t read_scalar(const Op *op, const uint8_t *area) noexcept nog
     return (value & op.mask) >> op.shift
 
 
-cdef inline void read_bytes(const Op *op, const uint8_t *area, uint64_t live, uint8_t *out) noexcept nogil:
+cdef void read_bytes(const Op *op, const uint8_t *area, uint64_t live, uint8_t *out) noexcept nogil:
     # A register of several parts, those not in use as zero.
     cdef const Part *part
     cdef int i

@@ -14,3 +14,30 @@ cdef enum Status:
 cdef int check_header(const uint8_t *area, const Shape *shape) noexcept nogil
 cdef bint shape_has_mxcsr(const Shape *shape) noexcept nogil
 cdef object raise_header(int status, const uint8_t *area, const Shape *shape, Py_ssize_t row)
+
+cdef struct Part:
+    uint64_t bit
+    uint32_t offset         # in the area
+    uint32_t width
+    uint32_t at             # in the register
+
+# A register of one layout: what to read where.
+cdef struct Op:
+    uint64_t need           # any of these in use: the register is read; else it is initial. 0: always read
+    uint64_t mask
+    uint32_t width
+    int shift
+    int parts
+    bint scalar
+    Part part[3]
+
+cdef class Field:
+    cdef Op op
+    cdef readonly str name
+    cdef readonly object initial
+
+cdef uint64_t read_scalar(const Op *op, const uint8_t *area) noexcept nogil
+cdef void read_bytes(const Op *op, const uint8_t *area, uint64_t live, uint8_t *out) noexcept nogil
+cdef int write_value(const Op *op, name, value, uint8_t *area) except -1
+cdef uint64_t bits_of(const Op *op) noexcept nogil
+cdef Field find_field(Layout layout, name)

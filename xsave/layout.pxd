@@ -43,5 +43,4 @@ cdef class Layout:
     # Caches that belong to xsave.codec and live as long as the layout does.
     cdef list plans
     cdef object decoder
-    cdef object comparer
-    cdef object columns
+    cdef dict fields

@@ -11,7 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Final
 
-__all__ = ["REGISTERS", "Part", "RegisterRow", "find_register", "register_names"]
+__all__ = ["LANES", "REGISTERS", "Part", "RegisterRow", "find_register", "register_names"]
 
 _C = Component
 
@@ -145,6 +145,15 @@ _ROWS = (
 )
 
 REGISTERS: "Final[dict[str, RegisterRow]]" = {row.name: row for row in _ROWS}
+
+# Lane types of vector registers: bits as the manual counts them (`u8` is one byte), the codes of `struct`, and the
+# float spellings of numpy. bfloat16 has no code: it is the upper half of a float32.
+LANES: "Final[dict[str, str]]" = {
+    "u8": "B", "u16": "H", "u32": "I", "u64": "Q",
+    "i8": "b", "i16": "h", "i32": "i", "i64": "q",
+    "f16": "e", "f32": "f", "f64": "d", "f2": "e", "f4": "f", "f8": "d",
+    "bf16": "bf16",
+}
 
 # The vector families from narrow to wide: a layout shows each register once, under the widest name it holds.
 _WIDENING = (("xmm", _C.SSE), ("ymm", _C.AVX), ("zmm", _C.ZMM_HI256))

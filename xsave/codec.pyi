@@ -1,0 +1,39 @@
+from collections.abc import Iterable, Mapping
+from typing import Literal, Protocol, TypeVar, overload
+
+import numpy as np
+from numpy.typing import NDArray
+from typing_extensions import Buffer
+
+from xsave.layout import Layout
+
+class HasLayout(Buffer, Protocol):
+    @property
+    def layout(self) -> Layout: ...
+
+_Out = TypeVar("_Out", bound=Buffer)
+
+def decode(area: HasLayout, registers: Iterable[str] | None = None) -> dict[str, int | bytes]: ...
+def encode(values: Mapping[str, int | Buffer], layout: Layout, xstate_bv: int | None = None) -> bytes: ...
+@overload
+def transcode(
+    buffer: Buffer, source: Layout, target: Layout, out: None = None, lost: Literal["raise", "drop"] = "raise"
+) -> bytes: ...
+@overload
+def transcode(
+    buffer: Buffer, source: Layout, target: Layout, out: _Out, lost: Literal["raise", "drop"] = "raise"
+) -> _Out: ...
+def same_state(a: HasLayout, b: HasLayout) -> bool: ...
+def decode_many(buffers: Buffer, layout: Layout, registers: Iterable[str] | None = None) -> dict[str, NDArray[np.uint64]]: ...
+def encode_many(
+    columns: Mapping[str, NDArray[np.generic]], layout: Layout, xstate_bv: int | NDArray[np.uint64] | None = None
+) -> NDArray[np.uint8]: ...
+@overload
+def transcode_many(
+    buffers: Buffer, source: Layout, target: Layout, out: None = None, lost: Literal["raise", "drop"] = "raise"
+) -> NDArray[np.uint8]: ...
+@overload
+def transcode_many(
+    buffers: Buffer, source: Layout, target: Layout, out: _Out, lost: Literal["raise", "drop"] = "raise"
+) -> _Out: ...
+def same_state_many(a: Buffer, layout_a: Layout, b: Buffer, layout_b: Layout) -> NDArray[np.bool_]: ...
