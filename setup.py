@@ -52,6 +52,12 @@ def modules() -> "list[Extension]":
     return [each for each in found if Path(each.sources[0]).exists()]
 
 
+def declarations_changed() -> bool:
+    """Whether a .pxd is newer than some generated C file: cythonize does not see those in another folder."""
+    generated = [path.stat().st_mtime for path in Path("build/cython").rglob("*.c")]
+    return bool(generated) and max(path.stat().st_mtime for path in Path("xsave").glob("*.pxd")) > min(generated)
+
+
 if __name__ == "__main__":
     setup(
         ext_modules=cythonize(
@@ -59,7 +65,7 @@ if __name__ == "__main__":
             build_dir="build/cython",
             include_path=["."],
             compiler_directives=DIRECTIVES,
-            emit_linenums=False,
+            force=declarations_changed(),
             quiet="-q" in sys.argv,
         )
     )

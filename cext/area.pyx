@@ -9,6 +9,7 @@ from cpython.buffer cimport (PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_FillInfo, Py
                              PyObject_GetBuffer)
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from cpython.object cimport PyObject
 from libc.string cimport memcmp
 
 from xsave.codec cimport OK, Field, check_header, find_field, raise_header, read_bytes, read_scalar
@@ -17,6 +18,9 @@ from xsave.layout cimport HEADER_END, HEADER_OFFSET, RESERVED_CHECKED, RESERVED_
 from xsave.components import ComponentMask
 from xsave.errors import TruncatedError
 from xsave.registers import LANES
+
+cdef extern from "Python.h":
+    PyObject *PyDict_GetItemWithError(object d, object key) except? NULL
 
 cdef extern from "bytes.h" nogil:
     uint32_t load_le32(const void *p)
@@ -27,6 +31,20 @@ __all__ = ["Area", "RegisterFile", "RegisterView", "extended_to_float", "header_
 cdef enum:
     REGISTER_STORE = 64         # the widest register that is assembled from parts
     X87_SLOT = 10
+    FAMILY_SIZE = 32            # no register family has more
+
+cdef tuple FAMILIES = ("xmm", "ymm", "zmm", "k", "st", "tmm", "bnd", "r")
+
+cdef enum:
+    # Places in FAMILIES.
+    XMM = 0
+    YMM = 1
+    ZMM = 2
+    K = 3
+    ST = 4
+    TMM = 5
+    BND = 6
+    R = 7
 
 
 def extended_to_float(raw):
@@ -147,31 +165,44 @@ cdef class RegisterFile:
     """The numbered registers of one family of an area: `area.zmm[17]`, `area.k[1]`, `area.st[0]`."""
 
     cdef Area area
-    cdef readonly str family
+    cdef list fields            # by number, None where not looked up yet
+    cdef Py_ssize_t which
+
+    @property
+    def family(self):
+        """The name that the registers share, `zmm` of `zmm17`."""
+        return FAMILIES[self.which]
 
     def __getitem__(self, index):
         """Register `index` of the family, as `area[name]` gives it. Raises: `IndexError`, `LayoutError`."""
-        try:
-            return read_register(self.area, find_numbered(self.area.layout, self.family, index))
-        except KeyError:
-            raise IndexError(f"no register {self.family}{index}") from None
+        cdef Py_ssize_t number = index
+        cdef object field
+        if 0 <= number < FAMILY_SIZE:
+            field = self.fields[number]
+            if field is None:
+                field = self.fields[number] = find_numbered(self.area.layout, self.family, number)
+            return read_register(self.area, <Field>field)
+        raise IndexError(f"no register {self.family}{index}")
 
     def __repr__(self):
         return f"<{self.family} registers of {self.area!r}>"
 
 
-cdef Field find_numbered(Layout layout, str family, index):
-    cdef object key = (family, index)
-    cdef Field field
-    if layout.fields is not None:
-        field = layout.fields.get(key)
-        if field is not None:
-            return field
-    if not isinstance(index, int):
-        raise TypeError(f"{family} registers are numbered, {index!r} is no number")
-    field = find_field(layout, f"{family}{index}")
-    layout.fields[key] = field
-    return field
+cdef Field find_numbered(Layout layout, str family, Py_ssize_t number):
+    try:
+        return find_field(layout, f"{family}{number}")
+    except KeyError:
+        raise IndexError(f"no register {family}{number}") from None
+
+
+cdef RegisterFile make_file(Area area, Py_ssize_t which):
+    cdef RegisterFile found = RegisterFile.__new__(RegisterFile)
+    if area.layout.families is None:
+        area.layout.families = [[None] * FAMILY_SIZE for _ in FAMILIES]
+    found.area = area
+    found.fields = <list>area.layout.families[which]
+    found.which = which
+    return found
 
 
 cdef object read_register(Area area, Field field):
@@ -180,7 +211,9 @@ cdef object read_register(Area area, Field field):
     cdef uint64_t live = load_le64(base + HEADER_OFFSET)
     cdef bint used = field.op.need == 0 or (live & field.op.need) != 0
     if field.op.scalar:
-        return read_scalar(&field.op, base) if used else field.initial
+        if used:
+            return read_scalar(&field.op, base)
+        return field.initial
     register = RegisterView.__new__(RegisterView)
     register.name = field.name
     register.width = field.op.width
@@ -265,62 +298,112 @@ cdef class Area:
 
         Raises: `KeyError` with a suggestion; `LayoutError` where the layout has no place for it.
         """
-        cdef Field field
-        if self.layout.fields is not None:
-            field = self.layout.fields.get(name)
-            if field is not None:
-                return read_register(self, field)
-        if not isinstance(name, str):
-            raise TypeError(f"registers have names, {name!r} is no str")
-        return read_register(self, find_field(self.layout, name))
-
-    def __getattr__(self, name):
-        if name.startswith("_"):
-            raise AttributeError(name)
-        try:
-            return self[name]
-        except KeyError as error:
-            raise AttributeError(error.args[0]) from None
+        return named_register(self, name)
 
     @property
     def xmm(self):
         """XMM0-15, 16 bytes each."""
-        return make_file(self, "xmm")
+        return make_file(self, XMM)
 
     @property
     def ymm(self):
         """YMM0-15, 32 bytes each, assembled from SSE and AVX."""
-        return make_file(self, "ymm")
+        return make_file(self, YMM)
 
     @property
     def zmm(self):
         """ZMM0-31, 64 bytes each; 0-15 assembled from SSE, AVX and ZMM_Hi256, 16-31 views of Hi16_ZMM."""
-        return make_file(self, "zmm")
+        return make_file(self, ZMM)
 
     @property
     def k(self):
         """Opmask registers k0-k7 as 64-bit ints."""
-        return make_file(self, "k")
+        return make_file(self, K)
 
     @property
     def st(self):
         """ST(0)-ST(7), ten bytes each, stack order; `float()` gives the value."""
-        return make_file(self, "st")
+        return make_file(self, ST)
 
     @property
     def tmm(self):
         """Tiles TMM0-7, 1,024 bytes each: 16 rows of 64, whatever the configured shape."""
-        return make_file(self, "tmm")
+        return make_file(self, TMM)
 
     @property
     def bnd(self):
         """BND0-3, 16 bytes each: lower bound, upper bound."""
-        return make_file(self, "bnd")
+        return make_file(self, BND)
 
     @property
     def r(self):
         """APX general registers R16-R31 as 64-bit ints."""
-        return make_file(self, "r")
+        return make_file(self, R)
+
+    @property
+    def fcw(self):
+        """x87 control word (SDM1 8.1.5)."""
+        return named_register(self, "fcw")
+
+    @property
+    def fsw(self):
+        """x87 status word (SDM1 8.1.3)."""
+        return named_register(self, "fsw")
+
+    @property
+    def ftw(self):
+        """Abridged x87 tag word: bit j set where physical register j is not empty (SDM1 10.5.1.1)."""
+        return named_register(self, "ftw")
+
+    @property
+    def fop(self):
+        """x87 last opcode, 11 bits (SDM1 8.1.9)."""
+        return named_register(self, "fop")
+
+    @property
+    def fip(self):
+        """x87 instruction pointer, 64-bit form (SDM1 8.1.8)."""
+        return named_register(self, "fip")
+
+    @property
+    def fdp(self):
+        """x87 data pointer, 64-bit form (SDM1 8.1.8)."""
+        return named_register(self, "fdp")
+
+    @property
+    def mxcsr(self):
+        """MXCSR; in the standard format from memory whatever XSTATE_BV says (SDM1 13.8.1)."""
+        return named_register(self, "mxcsr")
+
+    @property
+    def mxcsr_mask(self):
+        """MXCSR_MASK, the legal bits of MXCSR on the CPU that wrote the area (SDM1 11.6.6)."""
+        return named_register(self, "mxcsr_mask")
+
+    @property
+    def pkru(self):
+        """PKRU (SDM1 13.5.7)."""
+        return named_register(self, "pkru")
+
+    @property
+    def bndcfgu(self):
+        """BNDCFGU (SDM1 13.5.4)."""
+        return named_register(self, "bndcfgu")
+
+    @property
+    def bndstatus(self):
+        """BNDSTATUS (SDM1 13.5.4)."""
+        return named_register(self, "bndstatus")
+
+    @property
+    def uif(self):
+        """UIF, the user-interrupt flag, 0 or 1 (SDM1 13.5.11)."""
+        return named_register(self, "uif")
+
+    @property
+    def tilecfg(self):
+        """The 64-byte image of LDTILECFG and STTILECFG (SDM2)."""
+        return named_register(self, "tilecfg")
 
     @property
     def x87_tag_word(self):
@@ -393,11 +476,15 @@ cdef class Area:
         return area_table(self)
 
 
-cdef RegisterFile make_file(Area area, str family):
-    cdef RegisterFile found = RegisterFile.__new__(RegisterFile)
-    found.area = area
-    found.family = family
-    return found
+cdef inline object named_register(Area area, name):
+    cdef PyObject *field
+    if area.layout.fields is not None:
+        field = PyDict_GetItemWithError(area.layout.fields, name)
+        if field != NULL:
+            return read_register(area, <Field>field)
+    if not isinstance(name, str):
+        raise TypeError(f"registers have names, {name!r} is no str")
+    return read_register(area, find_field(area.layout, name))
 
 
 def rebuild(data, layout, readonly):

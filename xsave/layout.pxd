@@ -40,7 +40,8 @@ cdef class Layout:
     cdef readonly object model
     cdef object _offsets
     cdef Py_hash_t _hash
-    # Caches that belong to xsave.codec and live as long as the layout does.
+    # Caches that belong to xsave.codec and xsave.area and live as long as the layout does.
     cdef list plans
     cdef object decoder
     cdef dict fields
+    cdef list families
