@@ -38,6 +38,7 @@ cdef extern from "bytes.h" nogil:
 cdef extern from "copy.h" nogil:
     enum:
         XS_MOVES
+        XS_LINE
     ctypedef struct xs_move:
         uint64_t bit
         uint32_t from_ "from"
@@ -47,13 +48,24 @@ cdef extern from "copy.h" nogil:
         int count
         uint64_t bits
         xs_move item[32]
-    ctypedef void (*xs_row_fn)(const xs_moves *list, uint64_t live, const uint8_t *from_, uint8_t *to) noexcept nogil
-    ctypedef void (*xs_block_fn)(uint8_t *to, const uint8_t *from_, size_t length) noexcept nogil
-    xs_row_fn xs_choose_row(int stream)
-    xs_block_fn xs_choose_block()
+    ctypedef struct xs_runs:
+        uint64_t live
+        int count
+    ctypedef struct xs_stream:
+        uint8_t *at
+        uint32_t begin
+    ctypedef void (*xs_mover)(const xs_runs *runs, const uint8_t *from_, uint8_t *to, int legacy, uint64_t kept,
+                              uint64_t xcomp_bv) noexcept nogil
+    ctypedef void (*xs_streamer)(const xs_runs *runs, const uint8_t *from_, uint8_t *to, int legacy, uint64_t kept,
+                                 uint64_t xcomp_bv, size_t ahead, xs_stream *stream) noexcept nogil
+    void xs_make_runs(const xs_moves *list, uint64_t live, xs_runs *runs)
+    xs_mover xs_choose_mover()
+    xs_streamer xs_choose_streamer()
+    void xs_stream_flush(xs_stream *stream)
     void xs_fence()
     void xs_prefetch(const void *p)
-    void xs_prefetch_write(void *p)
+    void xs_prefetch_target(const xs_runs *runs, const uint8_t *to)
+    double xs_seconds()
 
 cdef extern from "dict.h":
     int xs_dict_set(object d, PyObject *key, object value, Py_hash_t hash) except -1
@@ -68,13 +80,16 @@ cdef enum:
     PARTS = 3           # a register lies in three components at most
     PLANS = 64          # move lists that one source layout holds
     FCW_INIT = 0x37F
+    STREAM_MIN = 4 << 20    # bytes in and out of a batch below which ordinary stores need no proof
+    TRIAL_BYTES = 512 << 10
+    TRIALS = 4
 
 cdef uint64_t FORMAT_BIT = <uint64_t>1 << 63
+cdef uint64_t NO_RUNS = <uint64_t>1 << 63      # no area has this bit in use: runs yet to be made
 
 # Chosen once by what this CPU can do.
-cdef xs_row_fn ROW = xs_choose_row(0)
-cdef xs_row_fn STREAM_ROW = xs_choose_row(1)
-cdef xs_block_fn BLOCK = xs_choose_block()
+cdef xs_mover MOVER = xs_choose_mover()
+cdef xs_streamer STREAMER = xs_choose_streamer()
 
 
 # --- what the tables say, as numbers ------------------------------------------------------------------------
@@ -195,8 +210,7 @@ cdef class Plan:
     cdef bint source_mxcsr
     cdef bint target_mxcsr
     cdef uint64_t held          # bits that the target can hold
-    # What the last large batches taught: bytes from which streaming stores were faster, per power of two.
-    cdef signed char streams[64]
+    cdef uint64_t xcomp_bv      # of the target
 
 
 cdef Plan find_plan(Layout source, Layout target):
@@ -212,7 +226,7 @@ cdef Plan find_plan(Layout source, Layout target):
     plan.source_mxcsr = shape_has_mxcsr(&source.shape)
     plan.target_mxcsr = shape_has_mxcsr(&target.shape)
     plan.held = target.shape.mask
-    memset(plan.streams, -1, sizeof(plan.streams))
+    plan.xcomp_bv = target.shape.mask | FORMAT_BIT if target.shape.format == FORMAT_COMPACTED else 0
     for i in range(2, COMPONENT_LIMIT):
         if source.shape.mask >> i & 1 and target.shape.mask >> i & 1:
             if plan.moves.count == XS_MOVES:
@@ -244,43 +258,57 @@ cdef inline uint64_t lost_bits(Plan plan, const uint8_t *area, uint64_t live) no
     return lost
 
 
-cdef inline void move_legacy(Plan plan, const uint8_t *area, uint8_t *out, uint64_t live, xs_block_fn block) noexcept nogil:
-    # The legacy region and the header, all 576 bytes of them: reserved and software bytes come out as zero.
+cdef void move_legacy(Plan plan, const uint8_t *area, uint8_t *out, uint64_t live) noexcept nogil:
+    # The legacy region and the header where x87 and SSE are not both in use: reserved and software bytes as zero.
     cdef uint64_t kept = live & plan.held
     cdef uint32_t mxcsr, mxcsr_mask
-    if live & LEGACY_BITS == LEGACY_BITS and plan.held & LEGACY_BITS == LEGACY_BITS:
-        block(out, area, XMM_END)
-        memset(out + XMM_END, 0, HEADER_END - XMM_END)
+    if plan.source_mxcsr and (plan.source.shape.format == FORMAT_STANDARD or live & BIT_SSE):
+        mxcsr = load_le32(area + MXCSR_OFFSET)
+        mxcsr_mask = load_le32(area + MXCSR_MASK_OFFSET)
     else:
-        if plan.source_mxcsr and (plan.source.shape.format == FORMAT_STANDARD or live & BIT_SSE):
-            mxcsr = load_le32(area + MXCSR_OFFSET)
-            mxcsr_mask = load_le32(area + MXCSR_MASK_OFFSET)
-        else:
-            mxcsr = MXCSR_INIT
-            mxcsr_mask = plan.target.shape.mxcsr_mask
-        memset(out, 0, HEADER_END)
-        if kept & BIT_X87:
-            memcpy(out, area, X87_LOW_END)
-            memcpy(out + X87_HIGH, area + X87_HIGH, X87_HIGH_END - X87_HIGH)
-        else:
-            store_le16(out, FCW_INIT)
-        if kept & BIT_SSE:
-            memcpy(out + XMM_OFFSET, area + XMM_OFFSET, XMM_END - XMM_OFFSET)
-        elif plan.target.shape.format == FORMAT_COMPACTED and plan.target_mxcsr and mxcsr != MXCSR_INIT:
-            kept |= BIT_SSE     # as XSAVEC does: an MXCSR that is not initial is SSE state (SDM1 13.10)
-        if not plan.target_mxcsr:
-            mxcsr = MXCSR_INIT
-        store_le32(out + MXCSR_OFFSET, mxcsr)
-        store_le32(out + MXCSR_MASK_OFFSET, mxcsr_mask)
+        mxcsr = MXCSR_INIT
+        mxcsr_mask = plan.target.shape.mxcsr_mask
+    memset(out, 0, HEADER_END)
+    if kept & BIT_X87:
+        memcpy(out, area, X87_LOW_END)
+        memcpy(out + X87_HIGH, area + X87_HIGH, X87_HIGH_END - X87_HIGH)
+    else:
+        store_le16(out, FCW_INIT)
+    if kept & BIT_SSE:
+        memcpy(out + XMM_OFFSET, area + XMM_OFFSET, XMM_END - XMM_OFFSET)
+    elif plan.target.shape.format == FORMAT_COMPACTED and plan.target_mxcsr and mxcsr != MXCSR_INIT:
+        kept |= BIT_SSE     # as XSAVEC does: an MXCSR that is not initial is SSE state (SDM1 13.10)
+    if not plan.target_mxcsr:
+        mxcsr = MXCSR_INIT
+    store_le32(out + MXCSR_OFFSET, mxcsr)
+    store_le32(out + MXCSR_MASK_OFFSET, mxcsr_mask)
     store_le64(out + HEADER_OFFSET, kept)
-    if plan.target.shape.format == FORMAT_COMPACTED:
-        store_le64(out + XCOMP_OFFSET, plan.target.shape.mask | FORMAT_BIT)
+    store_le64(out + XCOMP_OFFSET, plan.xcomp_bv)
 
 
-cdef inline void move_area(Plan plan, const uint8_t *area, uint8_t *out, xs_row_fn row, xs_block_fn block) noexcept nogil:
+cdef inline void move_area(Plan plan, const uint8_t *area, uint8_t *out, xs_runs *runs) noexcept nogil:
+    # `runs`: those of the area before, taken over where this one has the same components in use.
     cdef uint64_t live = load_le64(area + HEADER_OFFSET)
-    move_legacy(plan, area, out, live, block)
-    row(&plan.moves, live, area, out)
+    if live & plan.moves.bits != runs.live:
+        xs_make_runs(&plan.moves, live & plan.moves.bits, runs)
+    if live & plan.held & LEGACY_BITS == LEGACY_BITS:
+        MOVER(runs, area, out, 1, live & plan.held, plan.xcomp_bv)
+    else:
+        move_legacy(plan, area, out, live)
+        MOVER(runs, area, out, 0, 0, 0)
+
+
+cdef inline void stream_area(Plan plan, const uint8_t *area, uint8_t *out, xs_runs *runs, size_t ahead,
+                             xs_stream *stream) noexcept nogil:
+    cdef uint64_t live = load_le64(area + HEADER_OFFSET)
+    if live & plan.moves.bits != runs.live:
+        xs_make_runs(&plan.moves, live & plan.moves.bits, runs)
+    if live & plan.held & LEGACY_BITS == LEGACY_BITS:
+        STREAMER(runs, area, out, 1, live & plan.held, plan.xcomp_bv, ahead, stream)
+    else:
+        xs_stream_flush(stream)
+        move_legacy(plan, area, out, live)
+        STREAMER(runs, area, out, 0, 0, 0, ahead, stream)
 
 
 cdef int check_rows(Plan plan, const uint8_t *rows, Py_ssize_t stride, Py_ssize_t count, bint drop,
@@ -351,6 +379,8 @@ def transcode(buffer, Layout source not None, Layout target not None, out=None, 
     cdef uint64_t gone = 0
     cdef int status
     cdef object result
+    cdef xs_runs runs
+    runs.live = NO_RUNS
     PyObject_GetBuffer(buffer, &view, PyBUF_SIMPLE)
     try:
         if view.len < <Py_ssize_t>source.shape.size:
@@ -364,14 +394,14 @@ def transcode(buffer, Layout source not None, Layout target not None, out=None, 
             result = PyBytes_FromStringAndSize(NULL, target.shape.size)
             memset(PyBytes_AS_STRING(result), 0, target.shape.size)
             write_initial(&target.shape, <uint8_t *>PyBytes_AS_STRING(result))
-            move_area(plan, <const uint8_t *>view.buf, <uint8_t *>PyBytes_AS_STRING(result), ROW, BLOCK)
+            move_area(plan, <const uint8_t *>view.buf, <uint8_t *>PyBytes_AS_STRING(result), &runs)
             return result
         PyObject_GetBuffer(out, &into, PyBUF_WRITABLE)
         try:
             if into.len < <Py_ssize_t>target.shape.size:
                 raise ValueError(f"out has {into.len} bytes, the target layout needs {target.shape.size}")
             check_apart(&view, &into)
-            move_area(plan, <const uint8_t *>view.buf, <uint8_t *>into.buf, ROW, BLOCK)
+            move_area(plan, <const uint8_t *>view.buf, <uint8_t *>into.buf, &runs)
         finally:
             PyBuffer_Release(&into)
         return out
@@ -452,9 +482,56 @@ def transcode_many(buffers, Layout source not None, Layout target not None, out=
 
 cdef void move_rows(Plan plan, const uint8_t *rows, Py_ssize_t stride, uint8_t *out, Py_ssize_t step,
                     Py_ssize_t count) noexcept nogil:
+    # Ordinary stores while it fits the caches. From a size on where that may change, the first blocks are moved
+    # one way and the other, and the rest the way that took less time on this machine, now.
+    cdef xs_runs runs
+    cdef xs_stream stream
+    cdef Py_ssize_t i = 0, block, end
+    cdef double started, ordinary = 0, streaming = 0
+    cdef int trial
+    runs.live = NO_RUNS
+    if STREAMER == NULL or count * (stride + step) < STREAM_MIN:
+        while i < count:
+            move_area(plan, rows + i * stride, out + i * step, &runs)
+            i += 1
+        return
+    stream.at = NULL
+    stream.begin = 0
+    block = max(TRIAL_BYTES // (stride + step), 1)
+    for trial in range(TRIALS):
+        end = min(i + block, count)
+        started = xs_seconds()
+        if trial & 1:
+            i = stream_rows(plan, rows, stride, out, step, i, end, count, &runs, &stream)
+            streaming += xs_seconds() - started
+        else:
+            i = plain_rows(plan, rows, stride, out, step, i, end, &runs)
+            ordinary += xs_seconds() - started
+    if streaming < ordinary:
+        stream_rows(plan, rows, stride, out, step, i, count, count, &runs, &stream)
+    else:
+        plain_rows(plan, rows, stride, out, step, i, count, &runs)
+
+
+cdef Py_ssize_t plain_rows(Plan plan, const uint8_t *rows, Py_ssize_t stride, uint8_t *out, Py_ssize_t step,
+                           Py_ssize_t begin, Py_ssize_t end, xs_runs *runs) noexcept nogil:
     cdef Py_ssize_t i
-    for i in range(count):
-        move_area(plan, rows + i * stride, out + i * step, ROW, BLOCK)
+    for i in range(begin, end):
+        move_area(plan, rows + i * stride, out + i * step, runs)
+    return end
+
+
+cdef Py_ssize_t stream_rows(Plan plan, const uint8_t *rows, Py_ssize_t stride, uint8_t *out, Py_ssize_t step,
+                            Py_ssize_t begin, Py_ssize_t end, Py_ssize_t count, xs_runs *runs,
+                            xs_stream *stream) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(begin, end):
+        stream_area(plan, rows + i * stride, out + i * step, runs, stride if i + 1 < count else 0, stream)
+    xs_stream_flush(stream)
+    stream.at = NULL
+    stream.begin = 0
+    xs_fence()
+    return end
 
 
 # --- area to values -----------------------------------------------------------------------------------------

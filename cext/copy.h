@@ -1,6 +1,9 @@
-/* Block moves: the one file that knows vector stores. A move list carries the components of one layout to the
- * places of another; `xs_move_row` runs it for one area. 64-byte vectors with AVX-512F, 32-byte ones with AVX,
- * memcpy elsewhere; chosen once, at the first use.
+/* Block moves: the one file that knows vector stores.
+ *
+ * A move list carries components from their places in one layout to their places in another. For one XSTATE_BV it
+ * becomes runs (neighbours that are neighbours in both layouts move as one), and runs are what the movers take:
+ * with 64-byte vectors where the CPU has AVX-512, with memcpy elsewhere; chosen once, at the first use. Nothing
+ * here knows what the bytes mean.
  */
 #ifndef XSAVE_COPY_H
 #define XSAVE_COPY_H
@@ -8,8 +11,9 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <string.h>
+#include <time.h>
 
-enum { XS_MOVES = 32, XS_LINE = 64 };
+enum { XS_MOVES = 32, XS_LINE = 64, XS_LEGACY_USED = 416, XS_HEADER = 512, XS_HEADER_END = 576 };
 
 typedef struct {
     uint64_t bit;    /* the component's bit in XSTATE_BV */
@@ -19,61 +23,186 @@ typedef struct {
 } xs_move;
 
 typedef struct {
-    int count;       /* moves of components >= 2, ascending by number */
-    uint64_t bits;   /* all their bits */
+    int count;     /* components >= 2 that both layouts have, ascending by number */
+    uint64_t bits; /* all their bits */
     xs_move item[XS_MOVES];
 } xs_moves;
 
-/* Moves every component of `live` from one area to the other. `stream`: with non-temporal stores where the
- * target is 64-byte aligned; the caller fences at the end of the batch. */
-typedef void (*xs_row_fn)(const xs_moves *list, uint64_t live, const uint8_t *from, uint8_t *to);
-typedef void (*xs_block_fn)(uint8_t *to, const uint8_t *from, size_t length);
+typedef struct {
+    uint64_t live; /* the bits these runs are for */
+    int count;
+    struct {
+        uint32_t from, to, length;
+    } item[XS_MOVES];
+} xs_runs;
 
-static inline void xs_row_plain(const xs_moves *list, uint64_t live, const uint8_t *from, uint8_t *to)
+static inline void xs_make_runs(const xs_moves *list, uint64_t live, xs_runs *runs)
 {
-    for (int i = 0; i < list->count; i++)
-        if (live & list->item[i].bit)
-            memcpy(to + list->item[i].to, from + list->item[i].from, list->item[i].length);
+    int last = -1;
+    runs->live = live;
+    for (int i = 0; i < list->count; i++) {
+        const xs_move *m = &list->item[i];
+        if (!(live & m->bit))
+            continue;
+        if (last >= 0 && m->from == runs->item[last].from + runs->item[last].length
+            && m->to == runs->item[last].to + runs->item[last].length) {
+            runs->item[last].length += m->length;
+        } else {
+            last++;
+            runs->item[last].from = m->from;
+            runs->item[last].to = m->to;
+            runs->item[last].length = m->length;
+        }
+    }
+    runs->count = last + 1;
 }
 
-static inline void xs_block_plain(uint8_t *to, const uint8_t *from, size_t length) { memcpy(to, from, length); }
+/* Where a stream of stores stands: bytes that wait until their line is whole. */
+typedef struct {
+    uint8_t *at;    /* the next byte's address */
+    uint32_t begin; /* first waiting byte in its line; those from here to `at` wait */
+    uint8_t line[XS_LINE] __attribute__((aligned(64)));
+} xs_stream;
+
+/* The runs of one area. `legacy`: first the used bytes of the legacy region too, zero up to the header, and the
+ * header {kept, xcomp_bv, 0...}; without it the caller has written those 576 bytes. */
+typedef void (*xs_mover)(const xs_runs *runs, const uint8_t *from, uint8_t *to, int legacy, uint64_t kept, uint64_t xcomp_bv);
+/* The same by non-temporal stores of whole lines, `ahead` bytes of source fetched before they are needed. */
+typedef void (*xs_streamer)(const xs_runs *runs, const uint8_t *from, uint8_t *to, int legacy, uint64_t kept,
+                            uint64_t xcomp_bv, size_t ahead, xs_stream *stream);
+
+static inline void xs_legacy_plain(const uint8_t *from, uint8_t *to, uint64_t kept, uint64_t xcomp_bv)
+{
+    memcpy(to, from, XS_LEGACY_USED);
+    memset(to + XS_LEGACY_USED, 0, XS_HEADER_END - XS_LEGACY_USED);
+    memcpy(to + XS_HEADER, &kept, 8);
+    memcpy(to + XS_HEADER + 8, &xcomp_bv, 8);
+}
+
+static inline void xs_move_plain(const xs_runs *runs, const uint8_t *from, uint8_t *to, int legacy, uint64_t kept,
+                                 uint64_t xcomp_bv)
+{
+    if (legacy)
+        xs_legacy_plain(from, to, kept, xcomp_bv);
+    for (int i = 0; i < runs->count; i++)
+        memcpy(to + runs->item[i].to, from + runs->item[i].from, runs->item[i].length);
+}
+
+static inline double xs_seconds(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
 
 #if defined(__x86_64__) && !defined(XSAVE_PORTABLE)
 #include <immintrin.h>
 
-#define XS_AVX512 __attribute__((target("avx512f,avx512bw,avx512vl"), always_inline))
-#define XS_AVX512_FN __attribute__((target("avx512f,avx512bw,avx512vl")))
+#define XS_512 __attribute__((target("avx512f,avx512bw,avx512vl")))
 
-/* Four loads, then four stores: one line at a time runs at half speed where source and target collide modulo
- * 4096. The tail is a masked line. */
-static inline XS_AVX512 void xs_lines512(uint8_t *to, const uint8_t *from, size_t length)
+/* Stores on line boundaries of the target, four loads before four stores: one line at a time runs at half speed
+ * where source and target collide modulo 4096. The ends are one store each that overlaps its neighbour. */
+static inline XS_512 __attribute__((always_inline)) void xs_lines(uint8_t *to, const uint8_t *from, size_t length)
 {
+    if (length < XS_LINE) {
+        __mmask64 some = ((__mmask64)1 << length) - 1;
+        _mm512_mask_storeu_epi8(to, some, _mm512_maskz_loadu_epi8(some, from));
+        return;
+    }
+    uint8_t *end = to + length;
+    const uint8_t *from_end = from + length;
+    size_t head = -(uintptr_t)to & (XS_LINE - 1);
+    if (head) {
+        _mm512_storeu_si512(to, _mm512_loadu_si512(from));
+        to += head;
+        from += head;
+        length -= head;
+    }
     while (length >= 4 * XS_LINE) {
         __m512i a = _mm512_loadu_si512(from), b = _mm512_loadu_si512(from + 64);
         __m512i c = _mm512_loadu_si512(from + 128), d = _mm512_loadu_si512(from + 192);
-        _mm512_storeu_si512(to, a);
-        _mm512_storeu_si512(to + 64, b);
-        _mm512_storeu_si512(to + 128, c);
-        _mm512_storeu_si512(to + 192, d);
+        _mm512_store_si512(to, a);
+        _mm512_store_si512(to + 64, b);
+        _mm512_store_si512(to + 128, c);
+        _mm512_store_si512(to + 192, d);
         from += 4 * XS_LINE;
         to += 4 * XS_LINE;
         length -= 4 * XS_LINE;
     }
     while (length >= XS_LINE) {
-        _mm512_storeu_si512(to, _mm512_loadu_si512(from));
+        _mm512_store_si512(to, _mm512_loadu_si512(from));
         from += XS_LINE;
         to += XS_LINE;
         length -= XS_LINE;
     }
-    if (length) {
-        __mmask64 tail = ((__mmask64)1 << length) - 1;
-        _mm512_mask_storeu_epi8(to, tail, _mm512_maskz_loadu_epi8(tail, from));
-    }
+    if (length)
+        _mm512_storeu_si512(end - XS_LINE, _mm512_loadu_si512(from_end - XS_LINE));
 }
 
-static inline XS_AVX512 void xs_stream512(uint8_t *to, const uint8_t *from, size_t length)
+static XS_512 void xs_move_512(const xs_runs *runs, const uint8_t *from, uint8_t *to, int legacy, uint64_t kept,
+                               uint64_t xcomp_bv)
 {
+    if (legacy) {
+        __m512i a = _mm512_loadu_si512(from), b = _mm512_loadu_si512(from + 64);
+        __m512i c = _mm512_loadu_si512(from + 128), d = _mm512_loadu_si512(from + 192);
+        __m512i e = _mm512_loadu_si512(from + 256), f = _mm512_loadu_si512(from + 320);
+        __m512i g = _mm512_zextsi256_si512(_mm256_loadu_si256((const __m256i *)(from + 384)));
+        __m512i header = _mm512_zextsi128_si512(_mm_set_epi64x((long long)xcomp_bv, (long long)kept));
+        _mm512_storeu_si512(to, a);
+        _mm512_storeu_si512(to + 64, b);
+        _mm512_storeu_si512(to + 128, c);
+        _mm512_storeu_si512(to + 192, d);
+        _mm512_storeu_si512(to + 256, e);
+        _mm512_storeu_si512(to + 320, f);
+        _mm512_storeu_si512(to + 384, g);
+        _mm512_storeu_si512(to + 448, _mm512_setzero_si512());
+        _mm512_storeu_si512(to + XS_HEADER, header);
+    }
+    for (int i = 0; i < runs->count; i++)
+        xs_lines(to + runs->item[i].to, from + runs->item[i].from, runs->item[i].length);
+}
+
+/* Writes what waits, by ordinary stores. */
+static inline void xs_stream_flush(xs_stream *stream)
+{
+    uint32_t end = (uintptr_t)stream->at & (XS_LINE - 1);
+    if (end > stream->begin)
+        memcpy(stream->at - (end - stream->begin), stream->line + stream->begin, end - stream->begin);
+    stream->begin = end;
+}
+
+static inline XS_512 __attribute__((always_inline)) void xs_put(xs_stream *stream, uint8_t *to, const uint8_t *from,
+                                                                size_t length, size_t ahead)
+{
+    if (to != stream->at) {
+        xs_stream_flush(stream);
+        stream->at = to;
+        stream->begin = (uintptr_t)to & (XS_LINE - 1);
+    }
+    size_t used = (uintptr_t)to & (XS_LINE - 1);
+    if (used) {
+        size_t part = XS_LINE - used < length ? XS_LINE - used : length;
+        __mmask64 some = part == XS_LINE ? ~(__mmask64)0 : ((__mmask64)1 << part) - 1;
+        _mm512_mask_storeu_epi8(stream->line + used, some, _mm512_maskz_loadu_epi8(some, from));
+        to += part;
+        from += part;
+        length -= part;
+        stream->at = to;
+        if (used + part < XS_LINE)
+            return;
+        if (stream->begin == 0)
+            _mm512_stream_si512((void *)(to - XS_LINE), _mm512_load_si512(stream->line));
+        else
+            memcpy(to - XS_LINE + stream->begin, stream->line + stream->begin, XS_LINE - stream->begin);
+        stream->begin = 0;
+    }
     while (length >= 4 * XS_LINE) {
+        if (ahead) {
+            _mm_prefetch((const char *)from + ahead, _MM_HINT_T0);
+            _mm_prefetch((const char *)from + ahead + 64, _MM_HINT_T0);
+            _mm_prefetch((const char *)from + ahead + 128, _MM_HINT_T0);
+            _mm_prefetch((const char *)from + ahead + 192, _MM_HINT_T0);
+        }
         __m512i a = _mm512_loadu_si512(from), b = _mm512_loadu_si512(from + 64);
         __m512i c = _mm512_loadu_si512(from + 128), d = _mm512_loadu_si512(from + 192);
         _mm512_stream_si512((void *)to, a);
@@ -85,50 +214,36 @@ static inline XS_AVX512 void xs_stream512(uint8_t *to, const uint8_t *from, size
         length -= 4 * XS_LINE;
     }
     while (length >= XS_LINE) {
+        if (ahead)
+            _mm_prefetch((const char *)from + ahead, _MM_HINT_T0);
         _mm512_stream_si512((void *)to, _mm512_loadu_si512(from));
         from += XS_LINE;
         to += XS_LINE;
         length -= XS_LINE;
     }
-    if (length)
-        xs_lines512(to, from, length);
+    if (length) {
+        __mmask64 some = ((__mmask64)1 << length) - 1;
+        _mm512_mask_storeu_epi8(stream->line, some, _mm512_maskz_loadu_epi8(some, from));
+        if (ahead)
+            _mm_prefetch((const char *)from + ahead, _MM_HINT_T0);
+    }
+    stream->at = to + length;
 }
 
-/* Neighbours that are neighbours in both layouts go as one run. */
-#define XS_RUN_MOVES(MOVE)                                                                        \
-    do {                                                                                          \
-        uint32_t from_at = 0, to_at = 0, length = 0;                                              \
-        for (int i = 0; i < list->count; i++) {                                                   \
-            const xs_move *m = &list->item[i];                                                    \
-            if (!(live & m->bit))                                                                 \
-                continue;                                                                         \
-            if (m->from == from_at + length && m->to == to_at + length) {                         \
-                length += m->length;                                                              \
-                continue;                                                                         \
-            }                                                                                     \
-            if (length)                                                                           \
-                MOVE(to + to_at, from + from_at, length);                                         \
-            from_at = m->from;                                                                    \
-            to_at = m->to;                                                                        \
-            length = m->length;                                                                   \
-        }                                                                                         \
-        if (length)                                                                               \
-            MOVE(to + to_at, from + from_at, length);                                             \
-    } while (0)
-
-static XS_AVX512_FN void xs_row_512(const xs_moves *list, uint64_t live, const uint8_t *from, uint8_t *to)
+static XS_512 void xs_stream_512(const xs_runs *runs, const uint8_t *from, uint8_t *to, int legacy, uint64_t kept,
+                                 uint64_t xcomp_bv, size_t ahead, xs_stream *stream)
 {
-    XS_RUN_MOVES(xs_lines512);
-}
-
-static XS_AVX512_FN void xs_stream_512(const xs_moves *list, uint64_t live, const uint8_t *from, uint8_t *to)
-{
-    XS_RUN_MOVES(xs_stream512);
-}
-
-static XS_AVX512_FN void xs_block_512(uint8_t *to, const uint8_t *from, size_t length)
-{
-    xs_lines512(to, from, length);
+    if (legacy) {
+        uint8_t tail[XS_HEADER_END - XS_LEGACY_USED] = {0};
+        memcpy(tail + XS_HEADER - XS_LEGACY_USED, &kept, 8);
+        memcpy(tail + XS_HEADER + 8 - XS_LEGACY_USED, &xcomp_bv, 8);
+        xs_put(stream, to, from, XS_LEGACY_USED, ahead);
+        xs_put(stream, to + XS_LEGACY_USED, tail, sizeof tail, 0);
+    } else {
+        xs_stream_flush(stream);
+    }
+    for (int i = 0; i < runs->count; i++)
+        xs_put(stream, to + runs->item[i].to, from + runs->item[i].from, runs->item[i].length, ahead);
 }
 
 static inline int xs_has_avx512(void)
@@ -136,26 +251,29 @@ static inline int xs_has_avx512(void)
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
 }
 
-static inline xs_row_fn xs_choose_row(int stream)
-{
-    if (xs_has_avx512())
-        return stream ? xs_stream_512 : xs_row_512;
-    return xs_row_plain;
-}
-
-static inline xs_block_fn xs_choose_block(void) { return xs_has_avx512() ? xs_block_512 : xs_block_plain; }
+static inline xs_mover xs_choose_mover(void) { return xs_has_avx512() ? xs_move_512 : xs_move_plain; }
+static inline xs_streamer xs_choose_streamer(void) { return xs_has_avx512() ? xs_stream_512 : NULL; }
 static inline void xs_fence(void) { _mm_sfence(); }
-static inline void xs_prefetch(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); }
-static inline void xs_prefetch_write(void *p) { __builtin_prefetch(p, 1, 3); }
 
 #else
 
-static inline int xs_has_avx512(void) { return 0; }
-static inline xs_row_fn xs_choose_row(int stream) { (void)stream; return xs_row_plain; }
-static inline xs_block_fn xs_choose_block(void) { return xs_block_plain; }
+static inline void xs_stream_flush(xs_stream *stream) { (void)stream; }
+static inline xs_mover xs_choose_mover(void) { return xs_move_plain; }
+static inline xs_streamer xs_choose_streamer(void) { return NULL; }
 static inline void xs_fence(void) {}
-static inline void xs_prefetch(const void *p) { __builtin_prefetch(p, 0, 3); }
-static inline void xs_prefetch_write(void *p) { __builtin_prefetch(p, 1, 3); }
 
 #endif
+
+static inline void xs_prefetch(const void *p) { __builtin_prefetch(p, 0, 3); }
+
+/* The lines that the next area's bytes will go to, so that their stores do not wait. */
+static inline void xs_prefetch_target(const xs_runs *runs, const uint8_t *to)
+{
+    for (uint32_t at = 0; at < XS_HEADER_END; at += XS_LINE)
+        __builtin_prefetch(to + at, 1, 3);
+    for (int i = 0; i < runs->count; i++)
+        for (uint32_t at = 0; at < runs->item[i].length; at += XS_LINE)
+            __builtin_prefetch(to + runs->item[i].to + at, 1, 3);
+}
+
 #endif
