@@ -76,12 +76,16 @@ class ComponentInfo:
 
     Attributes: `component`; `name` in the manual's spelling; `aliases`, other spellings accepted on input
     (Linux's, QEMU's, Xen's), lower case; `supervisor` (enabled in IA32_XSS, not XCR0); `size` in bytes;
+    `align64` and `xfd`, whether its slot of the compacted format is aligned to 64 bytes and whether IA32_XFD
+    can disable it (what a CPU enumerates rules; these stand in where nothing is enumerated);
     `requirements`, rules of XCR0; `features`, the CPUID bits of which any one exposes the component, as
     (leaf, subleaf, register, bit); `init`, the initial configuration as ((offset, bytes), ...) inside the
     component, zero elsewhere (SDM1 13.6).
     """
 
-    __slots__ = ("aliases", "component", "features", "init", "name", "requirements", "size", "supervisor")
+    __slots__ = (
+        "aliases", "align64", "component", "features", "init", "name", "requirements", "size", "supervisor", "xfd",
+    )
 
     def __init__(
         self,
@@ -91,6 +95,8 @@ class ComponentInfo:
         size: int,
         *,
         supervisor: bool = False,
+        align64: bool = False,
+        xfd: bool = False,
         requirements: "tuple[Requirement, ...]" = (),
         features: "tuple[tuple[int, int, str, int], ...]" = (),
         init: "tuple[tuple[int, bytes], ...]" = (),
@@ -100,6 +106,8 @@ class ComponentInfo:
         self.aliases = tuple(aliases.split())
         self.size = size
         self.supervisor = supervisor
+        self.align64 = align64
+        self.xfd = xfd
         self.requirements = requirements
         self.features = features
         self.init = init
@@ -155,10 +163,10 @@ _ROWS = (
     ComponentInfo(_C.LBR, "LBR", "last_branch_records arch_lbr", 808, supervisor=True, features=((7, 0, "edx", 19),)),
     ComponentInfo(_C.HWP, "HWP", "hardware_p-states", 8, supervisor=True, features=((6, 0, "eax", 7),),
                   init=((0, b"\x01\xff\x00\x80"),)),
-    ComponentInfo(_C.TILECFG, "TILECFG", "xtilecfg xtile_cfg amx_tilecfg amx_config", 64, requirements=_R_AMX,
-                  features=_F_AMX),
-    ComponentInfo(_C.TILEDATA, "TILEDATA", "xtiledata xtile_data amx_tiledata amx_data", 8192, requirements=_R_AMX,
-                  features=_F_AMX),
+    ComponentInfo(_C.TILECFG, "TILECFG", "xtilecfg xtile_cfg amx_tilecfg amx_config", 64, align64=True,
+                  requirements=_R_AMX, features=_F_AMX),
+    ComponentInfo(_C.TILEDATA, "TILEDATA", "xtiledata xtile_data amx_tiledata amx_data", 8192, align64=True, xfd=True,
+                  requirements=_R_AMX, features=_F_AMX),
     ComponentInfo(_C.APX, "APX", "apx_egpr egpr apx_f", 128,
                   requirements=(Requirement("R-APX", excludes=_MPX),), features=((7, 1, "edx", 21),)),
     ComponentInfo(_C.SCALEDATA, "SCALEDATA", "ace bsr ace_scaledata", 128,
@@ -246,7 +254,9 @@ class ComponentMask(int):
     def names(self) -> "tuple[str, ...]":
         """A name for every set bit, ascending, in the manual's spelling; `bit N` where there is no row."""
         return tuple(
-            COMPONENTS[Component(bit)].name if bit in COMPONENTS else f"bit {bit}" for bit in range(64) if self >> bit & 1
+            COMPONENTS[Component(bit)].name if bit in COMPONENTS else f"bit {bit}"
+            for bit in range(64)
+            if self >> bit & 1
         )
 
     def __iter__(self) -> "Iterator[Component]":
