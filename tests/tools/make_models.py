@@ -115,6 +115,7 @@ def derived(known: "dict[str, tuple[str, list[Row]]]") -> "dict[str, tuple[str, 
     penryn = [
         (0, 0, 0xD, 0x756E6547, 0x6C65746E, 0x49656E69),
         (1, 0, 0x0001067A, 0x00020800, 0x0C08E3FD, 0xBFEBFBFF),
+        (7, 0, 0, 0, 0, 0),
         (STATE, 0, 3, 0x240, 0x240, 0),
         (0x80000000, 0, 0x80000008, 0, 0, 0),
         (0x80000001, 0, 0, 0, 1, 0x20100000),
