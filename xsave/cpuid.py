@@ -3,7 +3,8 @@
 `read_text` recognises
 
 * `cpuid -r`: `   0x0000000d 0x00: eax=0x000602e7 ebx=0x00002b00 ecx=0x00002b00 edx=0x00000000`
-* InstLatx64 and AIDA64 dumps: `CPUID 0000000D: 000602E7-00002B00-00002B00-00000000 [SL 00]`
+* InstLatx64 and AIDA64 dumps: `CPUID 0000000D: 000602E7-00002B00-00002B00-00000000 [SL 00]`, also without
+  the colon (AIDA64's reports) and without sub-leaf numbers (those of older versions)
 * JSON, at any nesting: objects `{"function", "index", "eax", "ebx", "ecx", "edx"}` (kvm_cpuid2 as VMMs write
   it, also inside a string that holds JSON again), rows `[leaf, subleaf, eax, ebx, ecx, edx]`, and objects
   `{"leaf.subleaf": [eax, ebx, ecx, edx]}`; numbers are integers or hex strings
@@ -160,14 +161,18 @@ def _raw_line(line: str, number: int) -> "tuple[int, int | None, Registers]":
 
 
 def _is_leaf(line: str) -> bool:
-    """Whether `CPUID ` is followed by a leaf number and a colon (reports have other lines that begin so)."""
+    """Whether `CPUID ` is followed by a leaf number (reports have other lines that begin so)."""
     word = line[6:].lstrip()[:9]
-    return word[8:9] == ":" and _HEX.issuperset(word[:8])
+    return word[8:] in (":", " ", "\t") and _HEX.issuperset(word[:8])
 
 
 def _dump_line(line: str, number: int) -> "tuple[int, int | None, Registers]":
-    """`CPUID XXXXXXXX: XXXXXXXX-XXXXXXXX-XXXXXXXX-XXXXXXXX`, then nothing, `[SL XX]` or other text."""
-    head, _, tail = line[6:].partition(":")
+    """`CPUID XXXXXXXX: XXXXXXXX-XXXXXXXX-XXXXXXXX-XXXXXXXX`, then nothing, `[SL XX]` or other text.
+
+    Reports in columns have blanks for the colon.
+    """
+    body = line[6:].lstrip()
+    head, tail = body[:8], body[9:]
     words = tail.split(None, 3)
     fields = words[0].split("-", 4) if words else []
     if len(fields) != 4 or any(len(field) != 8 for field in fields):
@@ -177,7 +182,7 @@ def _dump_line(line: str, number: int) -> "tuple[int, int | None, Registers]":
     subleaf = None
     if len(words) > 2 and words[1].upper() == "[SL":
         subleaf = _hex(words[2].rstrip("]"), f"line {number}: sub-leaf")
-    return _hex(head.strip(), f"line {number}: leaf"), subleaf, (values[0], values[1], values[2], values[3])
+    return _hex(head, f"line {number}: leaf"), subleaf, (values[0], values[1], values[2], values[3])
 
 
 # JSON

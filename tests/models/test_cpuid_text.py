@@ -138,7 +138,7 @@ def test_mutated_text(form, name, data):
     text = cpuid_text.TEXTS[form](dict(CpuModel.named(name).cpuid))
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.integers(0, len(text) - 1))
-        text = text[:at] + data.draw(st.sampled_from(list('f0-\n:"]9\0') + [""])) + text[at + 1 :]
+        text = text[:at] + data.draw(st.sampled_from([*'f0-\n:"]9\0', ""])) + text[at + 1 :]
     if data.draw(st.booleans()):
         text = text[: data.draw(st.integers(0, len(text)))]
     _read(CpuModel.from_text, text)

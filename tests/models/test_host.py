@@ -1,8 +1,10 @@
 """This CPU as a model."""
 
+import subprocess
+
 import pytest
 
-from tests.skips import no_native
+from tests.skips import no_cpuid, no_native
 from xsave import CpuModel, UnsupportedError
 from xsave.enumeration import walk
 
@@ -49,6 +51,21 @@ def test_host():
     for bit in model.components:
         if bit > 1:
             assert model.components[bit].size == cpuid(0xD, int(bit))[0]
+
+
+@no_cpuid
+@pytest.mark.parametrize("options", [["-1"], []])
+def test_the_cpuid_tool_says_the_same(options):
+    """What `cpuid -r` prints here is read; where this build can ask the CPU, it is the same."""
+    text = subprocess.run(["cpuid", "-r", *options], check=True, capture_output=True).stdout
+    model = CpuModel.from_text(text)
+    assert model.provenance == "CPUID text (cpuid -r)"
+    try:
+        host = CpuModel.host()
+    except UnsupportedError:
+        return
+    assert (host.components, host.xcr0_mask, host.xss_mask) == (model.components, model.xcr0_mask, model.xss_mask)
+    assert (host.vendor, host.brand, host.profile, host.knobs) == (model.vendor, model.brand, model.profile, model.knobs)
 
 
 def test_without_the_native_module(monkeypatch):

@@ -11,9 +11,10 @@ import lzma
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
-from paths import DATA
+from tests.paths import DATA
 
 RECORDS = DATA / "cpuid" / "cpuid-dumps.jsonl.xz"
 HEADER = '''\

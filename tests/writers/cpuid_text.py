@@ -18,15 +18,19 @@ def raw(leaves: Leaves, cpus: int = 1) -> str:
     return "\n".join([*lines, ""])
 
 
-def dump(leaves: Leaves, cpus: int = 1, labels: bool = True) -> str:
-    """An InstLatx64/AIDA64 dump, as its reports have it amid other text; `labels` gives `[SL xx]` marks."""
+def dump(leaves: Leaves, cpus: int = 1, labels: bool = True, report: bool = False) -> str:
+    """An InstLatx64/AIDA64 dump, as its reports have it amid other text; `labels` gives `[SL xx]` marks.
+
+    `report`: in the columns of a report, without a colon.
+    """
     lines = ["------[ Versions ]------", "", "Program Version : AIDA64 v6.00", ""]
     several = {leaf for leaf, subleaf in leaves if subleaf}
     for cpu in range(cpus):
         lines += [f"------[ CPUID Registers / Logical CPU #{cpu} ]------", ""]
         for (leaf, subleaf), registers in leaves.items():
             mark = f" [SL {subleaf:02X}]" if labels and leaf in several else ""
-            lines.append(f"CPUID {leaf:08X}: {'-'.join(f'{value ^ cpu:08X}' for value in registers)}{mark}")
+            head = f"      CPUID {leaf:08X}{'':36}" if report else f"CPUID {leaf:08X}: "
+            lines.append(f"{head}{'-'.join(f'{value ^ cpu:08X}' for value in registers)}{mark}")
         lines += ["", "------[ MSR Registers ]------", "MSR 0000001B: 0000-0000-FEE0-0900 [S200]", ""]
     return "\r\n".join(lines)
 
@@ -71,6 +75,7 @@ TEXTS = {
     "cpuid -r": raw,
     "cpuid -r of two CPUs": lambda leaves: raw(leaves, 2),
     "InstLatx64": dump,
+    "AIDA64 report": lambda leaves: dump(leaves, 2, report=True),
     "InstLatx64 of two CPUs": lambda leaves: dump(leaves, 2),
     "kvm JSON": kvm_json,
     "kvm JSON of strings": lambda leaves: kvm_json(leaves, True),
