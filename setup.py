@@ -38,9 +38,7 @@ def extension(module: str, stem: str, sources: "list[str]") -> Extension:
         [f"cext/{stem}.pyx", *sources],
         include_dirs=["cext"],
         define_macros=macros,
-        extra_compile_args=["-O2", "-std=gnu11", "-fno-strict-aliasing", "-Wall", "-Wno-unused-function"]
-        if not os.environ.get("XSAVE_CFLAGS")
-        else os.environ["XSAVE_CFLAGS"].split(),
+        extra_compile_args=["-O2", "-std=gnu11", "-fno-strict-aliasing", "-Wall", "-Wno-unused-function"],
         depends=[str(path) for path in [*Path("cext").glob("*.h"), *Path("xsave").glob("*.pxd")]],
     )
 
@@ -48,7 +46,7 @@ def extension(module: str, stem: str, sources: "list[str]") -> Extension:
 def modules() -> "list[Extension]":
     found = [extension(name, name, []) for name in PUBLIC] + [extension(f"_{name}", name, []) for name in PRIVATE]
     if not portable():
-        found += [extension(f"_{name}", name, sources) for name, sources in X86_ONLY.items() if Path(f"cext/{name}.pyx").exists()]
+        found += [extension(f"_{name}", name, sources) for name, sources in X86_ONLY.items()]
     return [each for each in found if Path(each.sources[0]).exists()]
 
 

@@ -71,8 +71,9 @@ class RegisterRow:
 
 
 
-def _scalar(name: str, component: Component, offset: int, width: int, **more: int) -> RegisterRow:
-    return RegisterRow(name, width, (Part(component, offset, width),), scalar=True, **more)
+def _scalar(name: str, component: Component, offset: int, width: int, *, init: int = 0, mask: "int | None" = None,
+            shift: int = 0) -> RegisterRow:
+    return RegisterRow(name, width, (Part(component, offset, width),), scalar=True, init=init, mask=mask, shift=shift)
 
 
 def _family(name: str, count: int, component: Component, offset: int, step: int, width: int, *, scalar: bool = False,

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.paths import DATA
-from tests.skips import no_data
+from tests import skips
 from tests.writers import cpuid_text
 from xsave import CpuModel, FormatError, TruncatedError, UnsupportedError
 from xsave.cpuid import TEXT_LIMIT, read_kvm_cpuid2, read_text
@@ -173,7 +173,7 @@ def test_linear_time(piece):
     assert time.perf_counter() - began < 10
 
 
-@no_data
+@skips.needs_data()
 @pytest.mark.parametrize(
     ("file", "mask", "profile"),
     [("intel", 0x600E7, "intel"), ("zen5", 0xE7, "amd-zen5"), ("bochs", 0x602E7, "intel")],
@@ -184,7 +184,7 @@ def test_json_of_the_vectors(file, mask, profile):
     assert set(model.components) == set(model.xcr0_mask) | set(model.xss_mask)
 
 
-@no_data
+@skips.needs_data()
 @pytest.mark.parametrize("name", ["intel-supported-cpuid", "intel-vcpu1.cpuid2", "intel-vcpu2.cpuid2"])
 def test_kvm_blobs(name):
     folder = DATA / "images" / "local" / "kvm"

@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from tests.skips import no_cpuid, no_native
+from tests import skips
 from xsave import CpuModel, UnsupportedError
 from xsave.enumeration import walk
 
@@ -40,7 +40,7 @@ def test_a_cpu_that_lies_about_its_maxima():
     assert len(asked) < 120
 
 
-@no_native
+@skips.needs_native()
 def test_host():
     from xsave._native import cpuid, xgetbv
 
@@ -53,7 +53,7 @@ def test_host():
             assert model.components[bit].size == cpuid(0xD, int(bit))[0]
 
 
-@no_cpuid
+@skips.needs_tool("cpuid")
 @pytest.mark.parametrize("options", [["-1"], []])
 def test_the_cpuid_tool_says_the_same(options):
     """What `cpuid -r` prints here is read; where this build can ask the CPU, it is the same."""

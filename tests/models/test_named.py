@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import xsave.data.models
-from tests.skips import no_data
+from tests import skips
 from tests.tools import make_models
 from xsave import CpuModel
 from xsave.data.models import ALIASES, MODELS
@@ -85,7 +85,7 @@ def test_apx_and_hybrid():
     assert CpuModel.named("AlderLake").feature(7, 0, "edx", 15)
 
 
-@no_data
+@skips.needs_data()
 @pytest.mark.parametrize("name", make_models.FROM_RECORDS)
 def test_named_models_are_the_data_s_records(name):
     brand, rows = make_models.records()[make_models.FROM_RECORDS[name][0]]
@@ -94,6 +94,6 @@ def test_named_models_are_the_data_s_records(name):
     assert model.brand == brand
 
 
-@no_data
+@skips.needs_data()
 def test_the_table_is_what_its_generator_writes():
     assert Path(xsave.data.models.__file__).read_text() == make_models.text()

@@ -3,11 +3,11 @@
 import pytest
 
 from tests.paths import DATA
-from tests.skips import no_data, no_layout
+from tests import skips
 from tests.tools import make_models
 from xsave import CpuModel, UnsupportedError
 
-pytestmark = no_layout
+pytestmark = 
 
 RECORDS = make_models.records() if DATA.is_dir() else {}
 STATE = 0xD
@@ -43,7 +43,7 @@ def subsets(mask):
         subset = (subset - 1) & mask
 
 
-@no_data
+@skips.needs_data()
 @pytest.mark.parametrize("name", RECORDS)
 def test_every_record_parses(name):
     leaves = record(name)
@@ -56,12 +56,12 @@ def test_every_record_parses(name):
     assert [int(c) for c in model.components if c > 1 and not any(leaves.get((STATE, int(c)), ()))] == lacking(leaves)
 
 
-@no_data
+@skips.needs_data()
 def test_how_many_there_are():
     assert len(RECORDS) >= 249 and len(COMPLETE) >= 180 and len(COMPACTED) >= 140
 
 
-@no_data
+@skips.needs_data()
 @pytest.mark.parametrize("name", COMPLETE)
 def test_standard_size_of_all_user_bits(name):
     from xsave import STANDARD, Layout
@@ -70,7 +70,7 @@ def test_standard_size_of_all_user_bits(name):
     assert Layout(model, model.xcr0_mask, STANDARD).size == record(name)[STATE, 0][2]
 
 
-@no_data
+@skips.needs_data()
 @pytest.mark.parametrize("name", COMPACTED)
 def test_current_sizes_have_masks_that_give_them(name):
     """Some XCR0 gives 0DH.0:EBX, and with some IA32_XSS (none without XSAVES) 0DH.1:EBX exactly."""
