@@ -1,4 +1,4 @@
-"""What every test run shares: `tests.*` can be imported, skips are counted by reason, the build under test is named.
+"""What every test run shares: the modules beside this file can be imported, skips are counted by reason, the build under test is named.
 
 `--summary FILE` writes the outcome of every test and the skips by reason as JSON. A test that skips for a reason
 which `tests/skips.py` does not list fails, and so does an expected failure: neither would be noticed.
@@ -17,7 +17,7 @@ from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
 # At the end: the checkout's own xsave/, which has no compiled modules, must not hide the installed package.
-sys.path.append(str(ROOT))
+sys.path += [str(ROOT), str(ROOT / "tests")]
 
 from tests import skips  # noqa: E402
 
