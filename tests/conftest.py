@@ -1,4 +1,4 @@
-"""What every test run shares: the modules beside this file can be imported, skips are counted by reason, the build under test is named.
+"""What every test run shares: the modules beside this file can be imported, skips are counted by reason.
 
 `--summary FILE` writes the outcome of every test and the skips by reason as JSON. A test that skips for a reason
 which `tests/skips.py` does not list fails, and so does an expected failure: neither would be noticed.
