@@ -17,7 +17,7 @@ from random import Random
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypedDict
 
 if TYPE_CHECKING:
-    from reference_insn import Cpu as Cpu  # noqa: PLC0414  (a re-export, see the end)
+    from reference_insn import Cpu as Cpu
 
 Value: TypeAlias = int | bytes
 Values: TypeAlias = dict[str, Value]

@@ -4,7 +4,8 @@ A reason is `KIND: what is missing`. The kind lets a continuous-integration run 
 where the data folder is there, `cpu` where the processor lists the instruction, `tool` where the run installs the
 tool itself, `build` anywhere but in the portable build; `kernel` stands for what a kernel or a container may refuse.
 
-Tests use the helpers, as a decorator or a statement: `@skips.needs_data()`, `skips.needs_tool("gdb")`.
+Tests use the helpers as marks (`@skips.needs_data()`, `pytestmark = skips.needs_native()`) or as statements
+(`skips.needs_tool("gdb")`); what only running shows (no core file, no ptrace) they say by `pytest.skip(skips.NO_CORE)`.
 """
 
 import functools
@@ -13,9 +14,7 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import NoReturn
 
 import pytest
 
@@ -50,73 +49,56 @@ MODULE = {name: Reason(f"tool: no Python module {name}") for name in MODULES}
 
 REASONS = frozenset(
     [
-        *(value for value in list(globals().values()) if isinstance(value, Reason)),
+        *(value for value in globals().values() if isinstance(value, Reason)),
         *CPU.values(),
         *TOOL.values(),
         *MODULE.values(),
     ]
 )
 
-Decorator = Callable[[Callable[..., object]], Callable[..., object]]
+
+def _need(met: bool, reason: Reason) -> pytest.MarkDecorator:
+    # Inside a running test or fixture the call itself skips; elsewhere the mark does when its test runs.
+    if not met and "PYTEST_CURRENT_TEST" in os.environ:
+        pytest.skip(reason)
+    return pytest.mark.skipif(not met, reason=str(reason))
 
 
-def skip(reason: Reason) -> NoReturn:
-    """Skips the running test."""
-    pytest.skip(reason)
-
-
-class Need:
-    """A condition that skips: as a statement at once, as a decorator when the test runs.
-
-    Calling a helper inside a test skips right there; `@needs_...` must not skip the whole module while it is being
-    imported, so outside a running test the helper only remembers.
-    """
-
-    def __init__(self, met: Callable[[], bool], reason: Reason) -> None:
-        self.met = met
-        self.reason = reason
-        if "PYTEST_CURRENT_TEST" in os.environ and not met():
-            skip(reason)
-
-    def __call__(self, test: Callable[..., object]) -> Callable[..., object]:
-        return pytest.mark.skipif(not self.met(), reason=str(self.reason))(test)  # type: ignore[no-any-return]
-
-
-def needs_data() -> Need:
+def needs_data() -> pytest.MarkDecorator:
     """Needs the data folder. A single file that is missing although the folder is there is an error, not a skip."""
-    return Need(DATA.is_dir, NO_DATA)
+    return _need(DATA.is_dir(), NO_DATA)
 
 
-def needs_native() -> Need:
+def needs_linux() -> pytest.MarkDecorator:
+    """Needs Linux: ptrace, core files, /proc."""
+    return _need(sys.platform == "linux", NOT_LINUX)
+
+
+def needs_native() -> pytest.MarkDecorator:
     """Needs the compiled x86 code, which the portable build leaves out."""
-    return Need(has_native, PORTABLE)
+    return _need(has_native(), PORTABLE)
 
 
-def needs_cpu(flag: str) -> Need:
+def needs_cpu(flag: str) -> pytest.MarkDecorator:
     """Needs the compiled x86 code and a flag of /proc/cpuinfo."""
-    return needs_native() if not has_native() else Need(lambda: flag in cpu_flags(), CPU[flag])
+    return _need(flag in cpu_flags(), CPU[flag]) if has_native() else needs_native()
 
 
-def needs_amx() -> Need:
+def needs_amx() -> pytest.MarkDecorator:
     """Needs a CPU with AMX tiles and a kernel that grants the permission to use them."""
     if not has_native() or "amx_tile" not in cpu_flags():
         return needs_cpu("amx_tile")
-    return Need(amx_granted, NO_AMX_PERMISSION)
+    return _need(amx_granted(), NO_AMX_PERMISSION)
 
 
-def needs_tool(name: str) -> Need:
+def needs_tool(name: str) -> pytest.MarkDecorator:
     """Needs a command on PATH."""
-    return Need(lambda: shutil.which(name) is not None, TOOL[name])
+    return _need(shutil.which(name) is not None, TOOL[name])
 
 
-def needs_module(name: str) -> Need:
+def needs_module(name: str) -> pytest.MarkDecorator:
     """Needs an optional Python module."""
-    return Need(lambda: has_module(name), MODULE[name])
-
-
-def needs_linux() -> Need:
-    """Needs Linux: ptrace, core files, /proc."""
-    return Need(lambda: sys.platform == "linux", NOT_LINUX)
+    return _need(has_module(name), MODULE[name])
 
 
 @functools.cache

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator
-from pathlib import Path
 from random import Random
 
 import pytest
-
 from reference import (
     ALL,
     AREA_MIN,
@@ -47,8 +44,8 @@ from reference import (
 )
 from reference_insn import Cpu
 
-DATA = Path(os.environ.get("XSAVE_DATA", Path(__file__).parents[1] / ".." / "shared" / "data"))
-
+from tests import skips
+from tests.paths import DATA
 
 # --- sizes and offsets --------------------------------------------------------------------------
 
@@ -895,10 +892,9 @@ def test_32_bit_pointers() -> None:
     ("file", "name"),
     [("cpuid_zen5.json", "Zen5-guest"), ("cpuid_intel.json", "Intel-AMX-guest")],
 )
+@skips.needs_data()
 def test_cpuid_of_the_machines_behind_the_vectors(file: str, name: str) -> None:
     path = DATA / "vectors" / file
-    if not path.exists():
-        pytest.skip(f"no {path}: set XSAVE_DATA")
     leaves: dict[tuple[int, int], tuple[int, int, int, int]] = {}
     for key, words in json.loads(path.read_text()).items():
         leaf, subleaf = key.split(".")
