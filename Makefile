@@ -68,6 +68,16 @@ sanitize: $(sdist) ## the suite under AddressSanitizer and UndefinedBehaviorSani
 	@$(SANITIZE) $(MAKE) $(root)/.venv-sanitize/.installed VENV=.venv-sanitize PACKAGE="$(sdist)"
 	@$(MAKE) test VENV=.venv-sanitize PACKAGE="$(sdist)" UNDER='$(PRELOAD)'
 
+fuzz: $(root)/.venv-fuzz/.ready ## every fuzz target, FUZZ_SECONDS each, on an instrumented build
+	@cd .venv-fuzz && PYTHONSAFEPATH=1 bin/python "$(root)/tests/fuzz/run.py" --seconds $(FUZZ_SECONDS) $(FUZZ)
+
+fuzz-proof: $(root)/.venv-proof/.ready ## the fuzzers find an out-of-bounds write that is planted for them
+	@cd .venv-proof && PYTHONSAFEPATH=1 bin/python "$(root)/tests/fuzz/run.py" --seconds 60 --find area
+
+$(root)/.venv-fuzz/.ready: $(sdist)
+	@$(INSTRUMENT) $(MAKE) $(root)/.venv-fuzz/.installed VENV=.venv-fuzz PACKAGE="$(sdist)" NEEDS=clang
+	@.venv-fuzz/bin/python -m pip install --quiet -c constraints.txt $(FUZZ_TOOLS) && touch $@
+
 sdist: $(sdist) ## the source distribution, in dist/
 
 wheel: $(sdist) ## a wheel of this machine's kind from the source distribution, in dist/
@@ -86,7 +96,7 @@ $(venv)/.lint: constraints.txt | $(venv)/.made
 	@$(pip) $(LINT_TOOLS) && touch $@
 
 $(venv)/.made: constraints.txt
-	@PYTHON="$(PYTHON)" sh tests/house/venv.sh "$(venv)"
+	@PYTHON="$(PYTHON)" NEEDS="$(NEEDS)" sh tests/house/venv.sh "$(venv)"
 	@$(if $(filter %.whl,$(package)),true,$(pip) --upgrade $(BUILD_TOOLS))
 	@touch $@
 

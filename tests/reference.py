@@ -409,7 +409,7 @@ def registers(mask: int, fmt: str) -> list[str]:
     names += of(TILECFG) + of(TILEDATA) + of(APX)
     names += of(PASID) + of(CET_U) + of(CET_S) + of(HDC)
     if has(mask, UINTR):
-        names += ["uif"] + of(UINTR)
+        names += ["uif", *of(UINTR)]
     names += of(PT) + of(LBR) + of(HWP) + of(SCALEDATA) + of(LWP)
     return names
 

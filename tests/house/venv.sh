@@ -1,9 +1,10 @@
 #!/bin/sh
 # venv.sh FOLDER: a virtual environment there, of Python 3.11 or newer ($PYTHON is tried first), on a machine that can
-# also compile against it. What Debian or Ubuntu lack is installed when root asks; anybody else reads the line to type.
+# also compile against it, and has the commands $NEEDS (packages of the same names). What Debian or Ubuntu lack is
+# installed when root asks; anybody else reads the line to type.
 set -eu
 folder=$1
-packages="gcc libc6-dev python3-dev python3-venv"
+packages="gcc libc6-dev python3-dev python3-venv${NEEDS:+ $NEEDS}"
 
 new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
 
@@ -24,8 +25,11 @@ missing() {
         echo "Python 3.11 or newer"
         return
     fi
+    for each in ${NEEDS:-}; do
+        command -v "$each" >/dev/null || echo "$each"
+    done
     "$python" -c 'import ensurepip, venv' 2>/dev/null || echo "ensurepip"
-    compiler=${CC:-$(command -v cc || command -v gcc || true)}
+    compiler=$(command -v cc || command -v gcc || true)
     if [ -z "$compiler" ]; then
         echo "a C compiler"
     elif ! printf '#include <Python.h>\n' | $compiler -x c -E \
