@@ -13,7 +13,7 @@ from setuptools import Extension, setup
 
 PUBLIC = ("layout", "codec", "area")
 PRIVATE = ("records",)
-X86_ONLY = {"native": ["cext/insn.c"]}
+X86_ONLY = {"native": ["cext/insn.c", "cext/guard.c", "cext/child.c"]}
 
 DIRECTIVES = {
     "language_level": 3,
