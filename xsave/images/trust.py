@@ -1,0 +1,447 @@
+"""The trust order: which layout rules an area of unknown origin, and how sure that is. The one place for it.
+
+A reader fills in `Facts`, what the artefact says of itself, and gets a `Choice`. In order: what the user says;
+a layout that the artefact carries; XCOMP_BV with bit 63; XCR0, size and vendor hint matched against all known
+CPUs; else legacy and AVX only, with the rest named as undecodable.
+"""
+
+from struct import unpack_from
+
+from xsave.components import COMPONENTS, Component, ComponentMask
+from xsave.errors import FormatError, LayoutError, XSaveError
+from xsave.images.image import Evidence
+from xsave.layout import COMPACTED, STANDARD, Layout
+from xsave.models import PROFILES, CpuModel
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import NamedTuple
+
+    class Choice(NamedTuple):
+        """The layout that rules an area, how that is known, and what was odd about it."""
+
+        layout: Layout
+        evidence: Evidence
+        warnings: "tuple[str, ...]"
+
+else:
+    from collections import namedtuple
+
+    Choice = namedtuple("Choice", "layout evidence warnings")
+
+__all__ = ["Choice", "Facts", "choose", "legacy_choice", "model_of"]
+
+_LEGACY = 3
+_AVX_END = 576 + COMPONENTS[Component.AVX].size
+_FORMAT_BIT = 1 << 63
+# Every bit that some XCR0 may have; a value with others, or without x87, is no XCR0.
+_USER = sum(1 << component for component, row in COMPONENTS.items() if not row.supervisor)
+# A Linux kernel that announces AT_MINSIGSTKSZ adds this much to the size of an XSAVE area, rounded up to 16.
+_FRAME_EXTRA = 936
+
+
+class Facts:
+    """What an artefact says about the layout of its areas.
+
+    `what` names the artefact in messages; `size` in bytes; `exact`, whether that is the area's own size (not
+    padding); `xcr0`, the mask found with the area (0: none); `xcomp_bv`, `xstate_bv`, `mxcsr_mask` of the area;
+    `entries` of a layout note, or None; `content`, the area's bytes; `frame_size`, AT_MINSIGSTKSZ of the process
+    (0: unknown), which tells how large areas were on the host; `debugger`, written by a debugger and not by a kernel.
+    """
+
+    __slots__ = ("content", "debugger", "entries", "exact", "frame_size", "mxcsr_mask", "size", "what", "xcomp_bv",
+                 "xcr0", "xstate_bv")
+
+    def __init__(
+        self,
+        what: str,
+        content: "bytes | bytearray",
+        *,
+        size: int,
+        xcr0: "int | None" = None,
+        exact: bool = True,
+        entries: "Sequence[tuple[int, int, int, int]] | None" = None,
+        frame_size: int = 0,
+        debugger: bool = False,
+    ) -> None:
+        self.what = what
+        self.content = content
+        self.size = size
+        self.exact = exact
+        found = unpack_from("<Q", content, 464)[0] if xcr0 is None else xcr0
+        self.xcr0 = found if found & 1 and not found & ~_USER else 0
+        self.xstate_bv, self.xcomp_bv = unpack_from("<QQ", content, 512)
+        self.mxcsr_mask = unpack_from("<I", content, 28)[0]
+        self.entries = entries
+        self.frame_size = frame_size
+        self.debugger = debugger
+
+
+class _Group:
+    # Known CPUs whose standard layout of one mask has the same offsets.
+    def __init__(self, model: CpuModel, layout: Layout) -> None:
+        self.model = model
+        self.layout = layout
+        self.ends: "set[int]" = set()
+        self.hints: "set[int]" = set()
+        self.add(model, layout)
+
+    def add(self, model: CpuModel, layout: Layout) -> None:
+        if _excess(model, layout.mask) < _excess(self.model, layout.mask):
+            self.model, self.layout = model, layout
+        self.hints.add(layout.mxcsr_mask)
+        self.ends.update(
+            row.offset + row.size for row in model.components.values() if row.offset is not None and row.component > 1
+        )
+
+
+def _excess(model: CpuModel, mask: int) -> int:
+    return (model.xcr0_mask & ~mask).bit_count()
+
+
+_groups_of: "dict[int, list[_Group]]" = {}
+
+
+def _groups(mask: int) -> "list[_Group]":
+    if mask in _groups_of:
+        return _groups_of[mask]
+    groups: "dict[tuple[object, ...], _Group]" = {}
+    for name in CpuModel.names():
+        model = CpuModel.named(name)
+        if mask & ~(model.xcr0_mask | _LEGACY):
+            continue
+        try:
+            layout = Layout(model, mask, STANDARD)
+        except LayoutError:
+            continue
+        key = tuple(layout.offsets.items())
+        if key in groups:
+            groups[key].add(model, layout)
+        else:
+            groups[key] = _Group(model, layout)
+    if len(_groups_of) > 64:
+        _groups_of.clear()
+    _groups_of[mask] = list(groups.values())
+    return _groups_of[mask]
+
+
+# -- models that no CPU's record stands behind ------------------------------------------------------------
+
+
+def _profile(mxcsr_mask: int) -> "str | None":
+    # MXCSR_MASK tells the makers apart; 0 means that the writer dropped it.
+    return next((name for name, knobs in PROFILES.items() if knobs["mxcsr_mask"] == mxcsr_mask), None)
+
+
+def model_of(entries: "Sequence[tuple[int, int, int, int]]", mxcsr_mask: int, name: str) -> CpuModel:
+    """The CPU of a layout note. Raises: `FormatError` naming the entry."""
+    return CpuModel.from_layout_note(entries, name=name, profile=_profile(mxcsr_mask))
+
+
+def _legacy_avx(mxcsr_mask: int, name: str) -> CpuModel:
+    # AVX lies right behind the header on every CPU.
+    avx = COMPONENTS[Component.AVX].size
+    return model_of([(Component.AVX, avx, _AVX_END - avx, 0)], mxcsr_mask, name)
+
+
+def _architectural(mask: int, mxcsr_mask: int) -> CpuModel:
+    # Sizes and alignment of the architecture, no standard offsets: enough for a compacted area.
+    supervisor = sum(1 << c for c, row in COMPONENTS.items() if row.supervisor and mask >> c & 1)
+    user = mask & ~supervisor | _LEGACY
+    leaves = {
+        (0xD, 0): (user & 0xFFFFFFFF, 0, 0, user >> 32),
+        (0xD, 1): (0b1010, 0, supervisor & 0xFFFFFFFF, supervisor >> 32),
+    }
+    return CpuModel.from_cpuid(leaves, _profile(mxcsr_mask), "architectural sizes", brand="",
+                               provenance="the architecture's sizes and alignment")
+
+
+def legacy_choice(rule: str, mask: int, mxcsr_mask: int = 0, confidence: str = "known") -> Choice:
+    """The layout of an area without extended region: x87, SSE or both (bits 0 and 1 of `mask`)."""
+    return Choice(Layout(_legacy_avx(mxcsr_mask, "legacy state"), mask & _LEGACY, STANDARD), Evidence(rule, confidence), ())
+
+
+# -- the rules --------------------------------------------------------------------------------------------
+
+
+def choose(facts: Facts, cpu: "CpuModel | None" = None) -> Choice:
+    """The layout for an area of at least 576 bytes, by the trust order.
+
+    `cpu` is what the user says. Raises: `LayoutError` where that CPU lacks a component of a compacted area.
+    """
+    warnings: "list[str]" = []
+    if cpu is not None:
+        return _by_user(facts, cpu)
+    if facts.entries is not None:
+        try:
+            return _by_note(facts, warnings)
+        except XSaveError as problem:
+            warnings.append(f"layout note not usable: {problem}")
+    if facts.xcomp_bv & _FORMAT_BIT:
+        choice = _by_xcomp(facts, warnings)
+        if choice is not None:
+            return choice
+    if facts.xcr0:
+        return _by_mask(facts, facts.xcr0, warnings)
+    return _by_size(facts, warnings)
+
+
+def _named(mask: int) -> str:
+    return " ".join(ComponentMask(mask).names)
+
+
+def _fitting(model: CpuModel, mask: int, size: int) -> Layout:
+    # The layout of as much of `mask` as `size` has room for: the components that end beyond it go.
+    mask &= model.xcr0_mask | _LEGACY
+    for component in ComponentMask(mask):
+        row = model.components.get(component)
+        if component > 1 and (row is None or row.offset is None or row.offset + row.size > size):
+            mask &= ~(1 << component)
+    mask &= _USER
+    return Layout(model, mask, STANDARD)
+
+
+def _by_user(facts: Facts, model: CpuModel) -> Choice:
+    warnings: "list[str]" = []
+    if facts.xcomp_bv & _FORMAT_BIT:
+        layout = Layout(model, facts.xcomp_bv & ~_FORMAT_BIT, COMPACTED)
+        if layout.size > facts.size:
+            raise FormatError(f"{facts.what} of {facts.size:,} bytes: {model.name} needs {layout.size:,} for XCOMP_BV "
+                              f"{ComponentMask(facts.xcomp_bv)}", offset=facts.size)
+    else:
+        wanted = facts.xcr0 or int(model.xcr0_mask)
+        layout = _fitting(model, wanted, facts.size)
+        lacking = wanted & ~(model.xcr0_mask | _LEGACY) if facts.xcr0 else 0
+        if lacking and facts.exact:
+            warnings.append(f"{model.name} lacks {_named(lacking)}, which XCR0 {facts.xcr0:#x} of the {facts.what} has")
+        full = facts.xcr0 & ~lacking
+        if facts.exact and full & ~layout.mask:
+            warnings.append(f"{_named(full & ~layout.mask)} of {model.name} would lie beyond the {facts.size:,} bytes "
+                            f"of the {facts.what}")
+        elif facts.exact and facts.xcr0 and layout.size != facts.size:
+            warnings.append(f"{facts.what} has {facts.size:,} bytes, but {model.name} needs {layout.size:,} "
+                            f"for XCR0 {facts.xcr0:#x}")
+    for bit, size, offset, _flags in facts.entries or ():
+        row = model.components.get(bit)  # type: ignore[call-overload]
+        found = "lacks it" if row is None else f"has {row.size:,} bytes at {row.offset}"
+        if row is None or (row.size, row.offset) != (size, offset):
+            warnings.append(f"the core's layout note says {_named(1 << (bit & 63))}: {size:,} bytes at {offset}, "
+                            f"but {model.name} {found}")
+    hint = facts.mxcsr_mask
+    if hint in {knobs["mxcsr_mask"] for knobs in PROFILES.values()} and hint != layout.mxcsr_mask:
+        warnings.append(f"MXCSR_MASK {hint:#x} of the {facts.what} is not {model.name}'s {layout.mxcsr_mask:#x}")
+    confidence = "assumed" if warnings else "exact"
+    return Choice(layout, Evidence(f"user: {model.name}", confidence), tuple(warnings))
+
+
+def _by_note(facts: Facts, warnings: "list[str]") -> Choice:
+    entries = facts.entries or ()
+    for number, (bit, size, offset, _flags) in enumerate(entries):
+        if offset + size > facts.size:
+            raise FormatError(f"entry {number} (component {bit}) ends at byte {offset + size:,}, beyond the {facts.what} "
+                              f"of {facts.size:,} bytes", rule="N-BOUNDS")
+    model = model_of(entries, facts.mxcsr_mask, "the core's layout note")
+    known = _LEGACY | sum(1 << row.component for row in model.components.values())
+    unknown = [bit for bit, *_ in entries if not known >> bit & 1]
+    if unknown:
+        warnings.append(f"the layout note lists components without a name here: {', '.join(map(str, unknown))}")
+    mask = facts.xcr0 & known if facts.xcr0 else known
+    if facts.xcr0 & ~known:
+        warnings.append(f"XCR0 {facts.xcr0:#x} has {_named(facts.xcr0 & ~known)}, which the layout note does not list")
+    return Choice(Layout(model, mask, STANDARD), Evidence("NT_X86_XSAVE_LAYOUT note", "exact"), tuple(warnings))
+
+
+def _by_xcomp(facts: Facts, warnings: "list[str]") -> "Choice | None":
+    mask = facts.xcomp_bv & ~_FORMAT_BIT
+    try:
+        layout = Layout(_architectural(mask, facts.mxcsr_mask), mask, COMPACTED)
+    except XSaveError as problem:
+        warnings.append(f"XCOMP_BV {facts.xcomp_bv:#x} not usable: {problem}")
+        return None
+    if layout.size > facts.size:
+        warnings.append(f"XCOMP_BV {ComponentMask(facts.xcomp_bv)} needs {layout.size:,} bytes, the {facts.what} has "
+                        f"{facts.size:,}")
+        return None
+    odd = [COMPONENTS[c].name for c in (Component.LBR, Component.LWP) if layout.mask >> c & 1]
+    if odd:
+        warnings.append(f"the size of {' and '.join(odd)} differs from CPU to CPU; the architectural one is assumed")
+    return Choice(layout, Evidence("XCOMP_BV", "assumed" if odd else "known"), tuple(warnings))
+
+
+def _hinted(groups: "list[_Group]", facts: Facts, rule: str) -> "tuple[list[_Group], str]":
+    # Narrows several groups by MXCSR_MASK, then by bytes that no component would own.
+    if len(groups) > 1:
+        told = [group for group in groups if facts.mxcsr_mask in group.hints]
+        if told:
+            groups, rule = told, f"{rule}, MXCSR_MASK {facts.mxcsr_mask:#x}"
+    if len(groups) > 1:
+        clean = [group for group in groups if not _strays(facts, group.layout)]
+        if clean and len(clean) < len(groups):
+            groups, rule = clean, f"{rule}, content"
+    return groups, rule
+
+
+def _strays(facts: Facts, layout: Layout) -> int:
+    # Offset of the first non-zero byte of the extended region that is no component's, or 0.
+    position = 576
+    for offset, size in [*sorted(layout.offsets.values()), (min(facts.size, len(facts.content)), 0)]:
+        gap = facts.content[position:offset]
+        if any(gap):
+            return position + len(gap) - len(gap.lstrip(b"\0"))
+        position = max(position, offset + size)
+    return 0
+
+
+def _by_mask(facts: Facts, mask: int, warnings: "list[str]") -> Choice:
+    rule = f"XCR0 {mask:#x} and size {facts.size}" if facts.exact else f"XCR0 {mask:#x}"
+    if not mask & ~7:
+        return _fixed(facts, mask, rule, warnings)
+    groups = _groups(mask)
+    pool = [group for group in groups if group.layout.size == facts.size] if facts.exact else []
+    confidence = "known"
+    if not pool and facts.exact:
+        pool = [group for group in groups if facts.size in group.ends and group.layout.size <= facts.size]
+        rule = f"{rule}, which has room for more" if pool else rule
+    if not pool:
+        pool = [group for group in groups if group.layout.size <= facts.size]
+        confidence = "assumed"
+        if pool and facts.exact:
+            warnings.append(f"no known CPU has an area of {facts.size:,} bytes for XCR0 {mask:#x}")
+    pool, rule = _hinted(pool, facts, rule)
+    if not pool:
+        return _undecodable(facts, mask, warnings)
+    if len(pool) > 1:
+        confidence = "assumed"
+        warnings.append(f"known CPUs differ in the layout of {facts.what}: {', '.join(g.model.name for g in pool)}; "
+                        f"the first is assumed")
+    chosen = pool[0]
+    if facts.debugger:
+        chosen, confidence, rule = _doubt(facts, mask, chosen, groups, confidence, rule, warnings)
+    return Choice(chosen.layout, Evidence(rule, confidence), tuple(warnings))
+
+
+def _fixed(facts: Facts, mask: int, rule: str, warnings: "list[str]") -> Choice:
+    # Components whose place is the same on all CPUs.
+    if mask >> Component.AVX & 1 and facts.size < _AVX_END:
+        warnings.append(f"{facts.what} of {facts.size:,} bytes has no room for AVX, which XCR0 {mask:#x} has")
+        mask &= _LEGACY
+    model = _legacy_avx(facts.mxcsr_mask, "any CPU")
+    return Choice(Layout(model, mask, STANDARD), Evidence(rule, "known"), tuple(warnings))
+
+
+def _doubt(
+    facts: Facts, mask: int, chosen: _Group, groups: "list[_Group]", confidence: str, rule: str, warnings: "list[str]"
+) -> "tuple[_Group, str, str]":
+    # A debugger's note says XSTATE_BV = XCR0 whatever was in use, and its size may be another CPU's: gdb <= 13 writes
+    # one maker's size everywhere, and no gdb writes tiles. AT_MINSIGSTKSZ tells how large areas were on the host.
+    low, high = facts.frame_size - _FRAME_EXTRA - 16, facts.frame_size - _FRAME_EXTRA
+    stray = _strays(facts, chosen.layout)
+    others = [group for group in groups if group is not chosen and group.layout.size <= facts.size]
+    if facts.frame_size and not any(low < end <= high for end in chosen.ends):
+        others = [group for group in others if any(low < end <= high for end in group.ends)]
+        reason = f"AT_MINSIGSTKSZ {facts.frame_size} says that areas had {low + 1} to {high} bytes on this host"
+    elif stray:
+        others = [group for group in others if not _strays(facts, group.layout)]
+        reason = f"byte {stray} is not zero, and {chosen.model.name} has no component there"
+    else:
+        others = []
+        reason = ""
+        if facts.frame_size and low >= facts.size:
+            beyond = {
+                row.component
+                for row in chosen.model.components.values()
+                if row.offset is not None and row.offset >= chosen.layout.size and row.component > 1
+            } or {Component.TILECFG, Component.TILEDATA}
+            warnings.append(
+                f"written by a debugger with {facts.size:,} bytes an area, where the host's had about {high:,} "
+                f"(AT_MINSIGSTKSZ {facts.frame_size}): the state beyond is lost, on such a CPU "
+                f"{_named(sum(1 << c for c in beyond))}"
+            )
+        elif facts.size > chosen.layout.size:
+            lost = ComponentMask(sum(1 << c for c, row in chosen.model.components.items()
+                                     if row.offset is not None and chosen.layout.size <= row.offset < facts.size))
+            wider = next((g for g in groups if g is chosen), chosen)
+            names = " ".join(lost.names) or _named(_beyond(wider, facts.size, mask))
+            warnings.append(
+                f"written by a debugger: areas of {facts.size:,} bytes have room for {names or 'more components'}, but "
+                f"XCR0 {mask:#x} leaves them out: what they held is lost (the bytes are zero)"
+            )
+        elif not facts.frame_size:
+            warnings.append(
+                "written by a debugger, without a layout note: gdb up to 13 writes this size on hosts of another layout "
+                "too, and tiles are never written; nothing in this file tells"
+            )
+    if reason and not others:
+        warnings.append(f"the layout is doubtful: {reason}")
+        return chosen, "assumed", rule
+    if others:
+        lost = [
+            COMPONENTS[c].name
+            for c, extent in others[0].layout.offsets.items()
+            if extent != chosen.layout.offsets[c]
+        ]
+        warnings.append(
+            f"a note of {facts.size:,} bytes with XCR0 {mask:#x} looks like {chosen.model.name}'s, but {reason}: read with "
+            f"the offsets of {others[0].model.name}. The debugger mixed two layouts, so parts of {' '.join(lost)} may be lost"
+        )
+        return others[0], "assumed", f"{rule}, corrected: offsets of {others[0].model.name}"
+    return chosen, confidence, rule
+
+
+def _beyond(group: _Group, size: int, mask: int) -> int:
+    # Components that known CPUs of this layout have between the end of the mask's and `size`.
+    found = 0
+    for name in CpuModel.names():
+        model = CpuModel.named(name)
+        rows = model.components
+        if any(rows.get(c) is None or rows[c].offset != offset for c, (offset, _) in group.layout.offsets.items()):
+            continue
+        found |= sum(
+            1 << c for c, row in rows.items()
+            if c > 1 and row.offset is not None and group.layout.size <= row.offset < size and not mask >> c & 1
+        )
+    return found
+
+
+def _by_size(facts: Facts, warnings: "list[str]") -> Choice:
+    # XCR0 unknown: masks that known CPUs enable, the whole of XCR0 and every prefix of it.
+    found: "dict[tuple[object, ...], _Group]" = {}
+    for name in CpuModel.names():
+        model = CpuModel.named(name)
+        whole = model.xcr0_mask | _LEGACY
+        top = _USER.bit_length()
+        for mask in {int(whole & ((1 << bits) - 1)) for bits in range(2, top + 1)} | {int(whole)}:
+            try:
+                layout = Layout(model, mask, STANDARD)
+            except LayoutError:
+                continue
+            if layout.size == facts.size and not facts.xstate_bv & ~(mask | _FORMAT_BIT):
+                key = (mask, *layout.offsets.items())
+                if key in found:
+                    found[key].add(model, layout)
+                else:
+                    found[key] = _Group(model, layout)
+    # The widest mask decodes most; a narrower one of the same size differs in nothing that it has.
+    pool = sorted(found.values(), key=lambda group: -group.layout.mask.bit_count())
+    rule = f"size {facts.size} (XCR0 unknown)"
+    if facts.exact and pool:
+        narrowed, rule = _hinted(pool, facts, rule)
+        warnings.append(f"no XCR0 with the {facts.what}: {ComponentMask(narrowed[0].layout.mask)} is assumed from its size")
+        return Choice(narrowed[0].layout, Evidence(rule, "assumed"), tuple(warnings))
+    if facts.xstate_bv & ~_LEGACY and not facts.xstate_bv & ~_USER:
+        used = facts.xstate_bv | _LEGACY
+        choice = _by_mask(facts, used, warnings)
+        return Choice(choice.layout, Evidence(f"XSTATE_BV {facts.xstate_bv:#x} (XCR0 unknown)", "assumed"), choice.warnings)
+    return _undecodable(facts, facts.xstate_bv, warnings)
+
+
+def _undecodable(facts: Facts, mask: int, warnings: "list[str]") -> Choice:
+    usable = mask & 7 | _LEGACY
+    if facts.size < _AVX_END:
+        usable &= _LEGACY
+    rest = mask & ~usable & ~_FORMAT_BIT
+    if rest:
+        warnings.append(f"no known CPU has {_named(rest)} in an area of {facts.size:,} bytes: not decoded")
+    layout = Layout(_legacy_avx(facts.mxcsr_mask, "legacy and AVX"), usable, STANDARD)
+    return Choice(layout, Evidence("legacy + AVX only", "assumed"), tuple(warnings))
