@@ -1,0 +1,136 @@
+"""JSON documents: the shapes of what `--json` and `--ndjson` print.
+
+Sizes and offsets are numbers; masks and scalar registers "0x..." strings; vector, tile and raw x87 registers hex
+strings without 0x, bytes in memory order; NaN and infinities objects. The schemas lie in `schemas/`, one a document,
+named as the document's `schema` key.
+"""
+
+from xsave.report.values import lane_bits, lanes, special, x87_float
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping
+    from typing import Any
+
+    from xsave.images import Image, Thread
+
+__all__ = ["diagnostic", "dumps", "image_record", "lane_values", "mask_record", "register_record", "schema",
+           "state_record", "stream", "thread_record"]
+
+
+def dumps(record: object) -> str:
+    """`record` on one line. Raises: `ValueError` for a bare NaN or infinity, which JSON does not have."""
+    from json import dumps as plain
+
+    return plain(record, allow_nan=False, ensure_ascii=True)
+
+
+def stream(head: "Mapping[str, object]", lists: "Iterable[tuple[str, Iterable[object]]]",
+           tail: "Iterable[tuple[str, object]]" = ()) -> "Iterator[str]":
+    """One document in pieces, so that memory does not grow with its lists: the members of `head`, then each list item
+    by item, then `tail`, which is only looked at when the lists are through."""
+    lines = [f"  {dumps(key)}: {dumps(value)}" for key, value in head.items()]
+    yield "{\n" + ",\n".join(lines)
+    for key, items in lists:
+        yield f",\n  {dumps(key)}: ["
+        first = True
+        for item in items:
+            yield ("\n    " if first else ",\n    ") + dumps(item)
+            first = False
+        yield "]" if first else "\n  ]"
+    for key, value in tail:
+        yield f",\n  {dumps(key)}: {dumps(value)}"
+    yield "\n}"
+
+
+def mask_record(mask: int) -> "dict[str, Any]":
+    """A mask with the names of its components."""
+    from xsave.components import ComponentMask
+
+    return {"mask": f"{int(mask):#x}", "names": list(ComponentMask(mask).names)}
+
+
+def register_record(value: "int | bytes | memoryview") -> str:
+    """One register: an int in hex, bytes as hex in memory order."""
+    return f"{value:#x}" if isinstance(value, int) else value.hex()
+
+
+def lane_values(name: str, data: "bytes", lane: str) -> "list[Any]":
+    """The lanes of a register, NaN and infinities as objects; an x87 register is one value."""
+    if len(data) == 10 and name.startswith("st"):
+        return [_number(x87_float(data), int.from_bytes(data, "little"), 80)]
+    size = 8 * len(data) // max(len(lanes(data, lane)), 1)
+    return [_number(value, bits, size) for value, bits in zip(lanes(data, lane), lane_bits(data, lane), strict=True)]
+
+
+def _number(value: "int | float", bits: int, width: int) -> object:
+    if isinstance(value, int):
+        return value
+    name = special(value)
+    return {"special": name, "bits": f"{bits:#0{2 + width // 4}x}"} if name else value
+
+
+def diagnostic(message: str, severity: str = "warning", source: str = "") -> "dict[str, str]":
+    """A diagnostic of the document."""
+    record = {"severity": severity, "message": message}
+    if source:
+        record["source"] = source
+    return record
+
+
+def image_record(image: "Image") -> "dict[str, Any]":
+    """What an image is, without its threads."""
+    return {"source": image.source, "kind": image.kind, "abi": image.abi or None, "os": image.os or None}
+
+
+def state_record(area: "Any", values: "Mapping[str, int | bytes]", lane: "str | None" = None) -> "dict[str, Any]":
+    """An area: format, masks, size, CPU and registers."""
+    from xsave.layout import COMPACTED
+
+    record: "dict[str, Any]" = {
+        "format": "compacted" if area.format == COMPACTED else "standard",
+        "size": area.layout.size,
+        "cpu": area.layout.model.name or None,
+        "layout": mask_record(area.layout.mask),
+        "xstate_bv": mask_record(area.xstate_bv),
+        "xcomp_bv": f"{area.xcomp_bv:#x}",
+        "registers": {name: register_record(value) for name, value in values.items()},
+    }
+    if lane is not None:
+        record["lanes"] = {
+            "type": lane,
+            "registers": {name: lane_values(name, value, lane) for name, value in values.items() if isinstance(value, bytes)},
+        }
+    return record
+
+
+def thread_record(thread: "Thread", state: "Mapping[str, object] | None", gpr: "Mapping[str, int]",
+                  extra: "Iterable[object]" = ()) -> "dict[str, Any]":
+    """One thread: identity, general registers, and the members of `state_record` (`registers` empty and the others
+    absent where the thread has no floating-point state)."""
+    return {
+        "tid": thread.tid,
+        "name": thread.name or None,
+        "signal": thread.signal,
+        "pc": None if thread.pc is None else f"{thread.pc:#x}",
+        "crashed": bool(thread.crashed),
+        "evidence": {"rule": thread.evidence.rule, "confidence": thread.evidence.confidence},
+        "gpr": {name: f"{value:#x}" for name, value in gpr.items()},
+        **(state if state is not None else {"registers": {}}),
+        "extra_states": list(extra),
+        "diagnostics": [diagnostic(text) for text in thread.warnings],
+    }
+
+
+def schema(name: str) -> "dict[str, Any]":
+    """The JSON Schema of a document, such as `decode`. Raises: `ValueError` for an unknown name."""
+    from importlib.resources import files
+    from json import loads
+
+    if not name.replace("-", "").isalnum():
+        raise ValueError(f"no schema {name!r}")
+    path = files("xsave.report").joinpath("schemas", f"{name}.json")
+    if not path.is_file():
+        raise ValueError(f"no schema {name!r}")
+    loaded: "dict[str, Any]" = loads(path.read_text("utf-8"))
+    return loaded
