@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _EXAMPLES = """
 xsave core.1234
 xsave decode core.1234 --reg zmm0-3,rip --thread 1235 -t f32
-gdb -batch -ex 'x/2440xb &area' prog | xsave decode - --cpu EPYC-Genoa
+gdb -batch -ex 'x/512xg &area' prog | xsave decode - --cpu EPYC-Genoa
 """
 
 

@@ -3,14 +3,14 @@
 import os
 import sys
 
-from xsave.cli.failures import NO_INPUT, PARTIAL, CommandError, explain, report
+from xsave.cli.failures import NO, NO_INPUT, PARTIAL, CommandError, explain, report
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
-    from xsave.images import Image
+    from xsave.images import Image, Thread
     from xsave.models import CpuModel
 
 _FOLDER_LIMIT = 100_000
@@ -132,3 +132,27 @@ def _stdin_is_terminal() -> bool:
         return sys.stdin is None or sys.stdin.isatty()
     except (AttributeError, ValueError):
         return True
+
+
+def pick_thread(image: "Image", word: "str | None") -> "Thread":
+    """The one thread that a command works on: the one `word` names, else the only one, else the crashed one.
+    Raises: `CommandError`."""
+    from xsave.cli.select import thread_filter
+
+    threads = image.threads
+    source = str(image.source)
+    if not len(threads):
+        raise CommandError("no thread in it", NO_INPUT, source=source)
+    if word is not None:
+        wanted = thread_filter([word])
+        found = [thread for index, thread in enumerate(threads) if wanted(index, thread)]
+        if not found:
+            raise CommandError(f"no thread {word}", NO, source=source, hint="xsave decode FILE lists the threads")
+        return found[0]
+    if len(threads) == 1:
+        return threads[0]
+    crashed = [thread for thread in threads if thread.crashed]
+    if crashed:
+        return crashed[0]
+    tids = ", ".join(str(threads[index].tid) for index in range(min(len(threads), 5)))
+    raise CommandError(f"{len(threads)} threads ({tids}, ...)", source=source, hint="choose one with --thread TID")

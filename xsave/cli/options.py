@@ -7,7 +7,6 @@ from xsave.cli.failures import suggestion, usage
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from typing import NoReturn
 
     from xsave.components import ComponentMask
@@ -19,7 +18,7 @@ LANE_TYPES = ("u8", "u16", "u32", "u64", "i8", "i16", "i32", "i64", "f16", "bf16
 _CPUID_TEXT_LIMIT = 16 << 20
 
 
-class _Help(argparse.RawDescriptionHelpFormatter):
+class _Fixed(argparse.HelpFormatter):
     # A fixed width: the default asks shutil, which loads every compressor of the standard library.
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=26, width=79)
@@ -29,16 +28,12 @@ class Parser(argparse.ArgumentParser):
     """An `ArgumentParser` whose errors are `CommandError`s with a suggestion, and whose help fits a screen."""
 
     def __init__(self, verb: str, description: str, examples: str) -> None:
-        lines = "\n".join(f"  {line}" for line in examples.strip().splitlines())
         super().__init__(
-            prog=f"xsave {verb}",
-            description=description,
-            epilog=f"examples:\n{lines}",
-            formatter_class=_Help,
-            add_help=False,
-            allow_abbrev=False,
+            prog=f"xsave {verb}", description=description, formatter_class=_Fixed, add_help=False, allow_abbrev=False
         )
         self.verb = verb
+        self.examples = examples.strip().splitlines()
+        self.common: "list[argparse.Action]" = []
 
     def error(self, message: str) -> "NoReturn":
         unknown = message.partition("unrecognized arguments: ")[2].split()
@@ -46,35 +41,56 @@ class Parser(argparse.ArgumentParser):
         hint = suggestion(unknown[0].partition("=")[0], options) if unknown and unknown[0].startswith("-") else ""
         raise usage(f"{self.verb}: {message}", hint or f"xsave {self.verb} -h")
 
+    def format_help(self) -> str:
+        """The help on one screen: a line an option, those that every verb has in two lines, three examples."""
+        positional = " ".join(_word(action) for action in self._actions if not action.option_strings)
+        lines = [f"usage: {self.prog} {positional + ' ' if positional else ''}[options]", str(self.description), ""]
+        for action in self._actions:
+            if action not in self.common:
+                name = ", ".join(action.option_strings) or (action.metavar or action.dest)
+                value = f" {_value(action)}" if action.option_strings and action.nargs != 0 else ""
+                lines.append(f"  {name}{value}".ljust(24) + f" {action.help}")
+        forms = [f"{a.option_strings[0]}{f' {_value(a)}' if a.nargs != 0 else ''}" for a in self.common]
+        line = "  common:"
+        for word in forms:
+            if len(line) + 1 + len(word) > 79:
+                lines.append(line)
+                line = "         "
+            line += f" {word}"
+        return "\n".join([*lines, line, "", "examples:", *(f"  {each}" for each in self.examples)]) + "\n"
 
-def add_common(parser: argparse.ArgumentParser, *, formats: "tuple[str, ...]" = ("json",), output: bool = True) -> None:
-    """The options that every verb has: help, output form and file, colour, verbosity."""
-    group = parser.add_argument_group("output")
+
+def _value(action: argparse.Action) -> str:
+    if action.metavar is not None:
+        return str(action.metavar)
+    return "|".join(str(choice) for choice in action.choices) if action.choices else action.dest.upper()
+
+
+def _word(action: argparse.Action) -> str:
+    name = str(action.metavar or action.dest)
+    return {"*": f"[{name} ...]", "+": f"{name} ...", "?": f"[{name}]"}.get(str(action.nargs), name)
+
+
+def add_common(parser: Parser, *, formats: "tuple[str, ...]" = ("json",), output: bool = True) -> None:
+    """The options that every verb has: form and file of the output, colour, verbosity, help."""
     texts = {"json": "one JSON document", "ndjson": "one JSON record a line", "csv": "comma-separated values"}
     if formats:
-        forms = group.add_mutually_exclusive_group()
+        forms = parser.add_mutually_exclusive_group()
         for form in formats:
             forms.add_argument(f"--{form}", dest="form", action="store_const", const=form, help=texts[form])
     parser.set_defaults(form="text")
+    add = parser.add_argument
     if output:
-        group.add_argument("-o", dest="output", metavar="FILE", help="write to FILE (complete or not at all)")
-    group.add_argument("--color", choices=("auto", "always", "never"), default="auto", help="colour (default: on a terminal)")
-    group.add_argument("--ascii", action="store_true", help="no character outside ASCII")
-    group.add_argument("--provenance", action="store_true", help="say when, where and by which version")
-    group.add_argument("-q", dest="quiet", action="store_true", help="no warnings, no progress")
-    group.add_argument("-v", dest="verbose", action="store_true", help="say more")
-    group.add_argument("--debug", action="store_true", help="tracebacks of errors")
-    group.add_argument("-h", "--help", action="help", help="show this help")
-
-
-def worded(parse: "Callable[[str], object]", word: str) -> "object":
-    """`parse(word)` with its ValueError or KeyError turned into a usage error."""
-    try:
-        return parse(word)
-    except KeyError as error:
-        raise usage(str(error.args[0]) if error.args else f"unknown {word!r}") from None
-    except ValueError as error:
-        raise usage(str(error)) from None
+        add("-o", dest="output", metavar="FILE", help="write to FILE: complete, or not at all")
+    parser.common = [
+        add("-h", "--help", action="help", help="show this help"),
+        add("--color", choices=("auto", "always", "never"), default="auto", help="colour; auto: on a terminal"),
+        add("--ascii", action="store_true", help="no character outside ASCII"),
+        add("--provenance", action="store_true", help="say when, where and by which version"),
+        add("-q", dest="quiet", action="store_true", help="no warnings, no progress"),
+        add("-v", dest="verbose", action="store_true", help="say more"),
+        add("--debug", action="store_true", help="tracebacks of errors"),
+    ]
 
 
 def mask(text: str) -> "ComponentMask":

@@ -152,12 +152,11 @@ def add_selection(parser: "argparse.ArgumentParser", *, thread: bool = True) -> 
     """`--reg`, `--component`, `--thread` and `-t`."""
     from xsave.cli.options import LANE_TYPES
 
-    group = parser.add_argument_group("what to show")
-    group.add_argument("--reg", action="append", metavar="NAMES", help="registers: zmm0,k1 zmm0-3 zmm 'tmm*' rip gpr")
-    group.add_argument("--component", action="append", metavar="MASK", help="components: AVX avx512 amx 0xe7")
+    parser.add_argument("--reg", action="append", metavar="NAMES", help="registers: zmm0,k1 zmm0-3 zmm 'tmm*' rip gpr")
+    parser.add_argument("--component", action="append", metavar="MASK", help="components: AVX avx512 amx 0xe7")
     if thread:
-        group.add_argument("--thread", action="append", metavar="TID", help="threads: tid, crashed, or #N in file order")
-    group.add_argument("-t", dest="lane", choices=LANE_TYPES, metavar="TYPE", help="lanes: u8..u64 i8..i64 f16 bf16 f32 f64")
+        parser.add_argument("--thread", action="append", metavar="TID", help="threads: tid, crashed, or #N in file order")
+    parser.add_argument("-t", dest="lane", choices=LANE_TYPES, metavar="TYPE", help="lanes: u8..u64 i8..i64 f16 bf16 f32 f64")
 
 
 def selection(options: "argparse.Namespace") -> Selection:
