@@ -78,11 +78,14 @@ class _Run:
                 yield thread
         progress.done()
 
-    def registers(self, area: "Any", names: "list[str] | None" = None) -> "dict[str, int | bytes]":
+    def registers(self, area: "Any") -> "dict[str, int | bytes]":
         """The selected registers of an area."""
         if area is None:
             return {}
-        names = self.chosen.names(area) if names is None else names
+        if self.chosen.all:
+            self.matched = True
+            return read(area)
+        names = self.chosen.names(area)
         if names:
             self.matched = True
         return read(area, names) if names else {}

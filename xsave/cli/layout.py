@@ -157,9 +157,9 @@ def _list(out: Output, form: str) -> None:
             out.write(piece)
         out.line()
         return
-    rows = [[model.name, model.vendor, model.profile, f"{int(model.xcr0_mask):#x}", f"{int(model.xss_mask):#x}",
+    rows = [[model.name, model.vendor, f"{int(model.xcr0_mask):#x}", f"{int(model.xss_mask):#x}",
              str(size) if (size := _whole(model)) else "-"] for model in models]
-    for line in table(["NAME", "VENDOR", "PROFILE", "XCR0", "IA32_XSS", "BYTES"], rows, {3, 4, 5}):
+    for line in table(["NAME", "VENDOR", "XCR0", "IA32_XSS", "BYTES"], rows, {2, 3, 4}):
         out.line(line)
 
 
@@ -196,6 +196,8 @@ def layout_record(layout: "Layout") -> "dict[str, Any]":
         rows.append({
             "number": int(component),
             "name": component.info.name,
+            "offset": layout.extents(component)[0][0],
+            "size": row.size,
             "extents": [{"offset": offset, "size": size} for offset, size in layout.extents(component)],
             "align64": row.align64,
             "supervisor": row.supervisor,

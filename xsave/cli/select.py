@@ -1,6 +1,7 @@
 """Which registers and threads a command is about: `--reg`, `--component`, `--thread`."""
 
 from xsave.cli.failures import suggestion, usage
+from xsave.errors import LayoutError
 from xsave.registers import REGISTERS, register_names
 
 TYPE_CHECKING = False
@@ -122,11 +123,18 @@ def _expand(word: str) -> "list[str]":
     return []
 
 
-def read(area: "Any", names: "list[str]") -> "dict[str, int | bytes]":
-    """The values of the named registers: ints and bytes, as `decode` gives them."""
+def read(area: "Any", names: "list[str] | None" = None) -> "dict[str, int | bytes]":
+    """The values of the named registers (None: all), ints and bytes as `decode` gives them. A register that lies beyond
+    what the CPU gives its component is left out."""
     from xsave.codec import decode
 
-    return dict(decode(area, registers=names))
+    if names is None:
+        return dict(decode(area))
+    try:
+        return dict(decode(area, registers=names))
+    except LayoutError:
+        values = decode(area)
+        return {name: values[name] for name in names if name in values}
 
 
 def thread_filter(words: "list[str] | None") -> "Any":

@@ -6,7 +6,7 @@ follow; tiles, which are matrices, are one line a tile row where they are asked 
 
 from xsave.components import Component, ComponentMask
 from xsave.registers import REGISTERS
-from xsave.report.values import LANES, lane_size, lane_text, lanes, x87_text
+from xsave.report.values import lane_size, lane_text, lanes, x87_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def register_lines(values: "Mapping[str, int | bytes]", lane: str, width: "int |
         while end < len(names) and _family(names[end]) == _family(name) and not any(_bytes(values[names[end]])):
             end += 1
         if end - at >= 2:
-            yield f"{name + '–' + str(REGISTERS[names[end - 1]].index):<{margin}}  0"
+            yield f"{name + '–' + str(REGISTERS[names[end - 1]].index):<{margin}} 0"
             at = end
             continue
         yield from _wide(name, _bytes(value), lane, margin, width, tilecfg, values)
@@ -137,20 +137,20 @@ def register_lines(values: "Mapping[str, int | bytes]", lane: str, width: "int |
 
 def _wide(name: str, data: bytes, lane: str, margin: int, width: "int | None", tilecfg: "bytes | None",
           values: "Mapping[str, int | bytes]") -> "Iterator[str]":
-    room = None if width is None else width - margin - 2
+    room = None if width is None else width - margin - 1
     row = REGISTERS[name]
     if row.family == "st":
         tag = "  (empty)" if _empty(values, row.index or 0) else ""
-        yield f"{name:<{margin}}  {x87_text(data):<26} 0x{data[::-1].hex()}{tag}"
+        yield f"{name:<{margin}} {x87_text(data):<26} 0x{data[::-1].hex()}{tag}"
     elif name == "tilecfg":
-        yield f"{name:<{margin}}  {_tilecfg_text(data)}"
+        yield f"{name:<{margin}} {_tilecfg_text(data)}"
     elif row.family == "tmm":
         yield from _tile(name, data, lane, margin, room, tile_shape(tilecfg, row.index or 0))
     elif row.family == "bnd":
         low, high = lanes(data, "u64")
-        yield f"{name:<{margin}}  lower {low:#x} upper {int(high) ^ 0xFFFFFFFFFFFFFFFF:#x}"
+        yield f"{name:<{margin}} lower {low:#x} upper {int(high) ^ 0xFFFFFFFFFFFFFFFF:#x}"
     else:
-        yield f"{name:<{margin}}  {row_text(data, lane, room)}"
+        yield f"{name:<{margin}} {row_text(data, lane, room)}"
 
 
 def _tile(name: str, data: bytes, lane: str, margin: int, room: "int | None",
@@ -159,21 +159,30 @@ def _tile(name: str, data: bytes, lane: str, margin: int, room: "int | None",
     rows, row_bytes = min(rows, 16), min(row_bytes, 64)
     note = f"{rows} rows of {row_bytes} bytes" if shape is not None else "no shape configured"
     if not any(data):
-        yield f"{name:<{margin}}  {note}: 0"
+        yield f"{name:<{margin}} {note}: 0"
     elif room is not None:
-        yield f"{name:<{margin}}  {rows}×{row_bytes}: {row_text(data[:row_bytes], lane, room - 8)}"
+        yield f"{name:<{margin}} {rows}×{row_bytes}: {row_text(data[:row_bytes], lane, room - 8)}"
     else:
-        yield f"{name:<{margin}}  {note}"
+        yield f"{name:<{margin}} {note}"
         for at in range(rows):
-            yield f"{f'[{at}]':>{margin}}  {row_text(data[64 * at : 64 * at + row_bytes], lane)}"
+            yield f"{f'[{at}]':>{margin}} {row_text(data[64 * at : 64 * at + row_bytes], lane)}"
 
 
 def _tilecfg_text(data: bytes) -> str:
     if not any(data):
         return "palette 0: no tile configured"
-    shapes = [f"{i}:{data[48 + i]}×{data[16 + 2 * i] | data[17 + 2 * i] << 8}" for i in range(8) if data[48 + i]]
+    shapes = [f"{data[48 + i]}×{data[16 + 2 * i] | data[17 + 2 * i] << 8}" if data[48 + i] else "" for i in range(8)]
+    groups = []
+    at = 0
+    while at < 8:
+        end = at
+        while end + 1 < 8 and shapes[end + 1] == shapes[at]:
+            end += 1
+        if shapes[at]:
+            groups.append(f"tmm{at}{f'–{end}' if end > at else ''} {shapes[at]}")
+        at = end + 1
     start = f", start_row {data[1]}" if data[1] else ""
-    return f"palette {data[0]}{start}, tiles {' '.join(shapes) or 'none'}"
+    return f"palette {data[0]}{start}, {', '.join(groups) or 'no tile'}"
 
 
 def _scalars(pairs: "list[tuple[str, int]]", width: int) -> "Iterator[str]":
@@ -212,8 +221,3 @@ def _short(name: str) -> str:
 def _packed_with(first: str, other: str) -> bool:
     # Scalars share lines with others of their component only.
     return REGISTERS[first].component == REGISTERS[other].component
-
-
-def lane_help() -> str:
-    """The lane types for help texts."""
-    return " ".join(LANES)

@@ -5,18 +5,13 @@ Lane types: u8..u64, i8..i64, f16, bf16, f32, f64, little-endian, lane 0 first (
 
 from struct import pack, unpack
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from typing import Final
+from xsave.area import extended_to_float as x87_float
+from xsave.registers import LANES
 
-__all__ = ["LANES", "lane_bits", "lane_size", "lane_text", "lanes", "special", "x87_float", "x87_kind", "x87_text"]
+__all__ = ["lane_bits", "lane_size", "lane_text", "lanes", "special", "x87_float", "x87_kind", "x87_text"]
 
-# Lane type: struct code (bf16 has none: it is the upper half of an f32), size in bytes.
-LANES: "Final[dict[str, tuple[str, int]]]" = {
-    "u8": ("B", 1), "u16": ("H", 2), "u32": ("I", 4), "u64": ("Q", 8),
-    "i8": ("b", 1), "i16": ("h", 2), "i32": ("i", 4), "i64": ("q", 8),
-    "f16": ("e", 2), "bf16": ("", 2), "f32": ("f", 4), "f64": ("d", 8),
-}
+# Bytes of a lane by its code in the table of lane types (bf16 has no struct code: it is the upper half of an f32).
+_SIZES = {"B": 1, "b": 1, "H": 2, "h": 2, "e": 2, "bf16": 2, "I": 4, "i": 4, "f": 4, "Q": 8, "q": 8, "d": 8}
 
 # Significant decimal digits that always suffice to tell two values apart, and those to try first.
 _DIGITS = {"f16": (3, 5), "bf16": (2, 4), "f32": (6, 9)}
@@ -24,22 +19,22 @@ _DIGITS = {"f16": (3, 5), "bf16": (2, 4), "f32": (6, 9)}
 
 def lane_size(lane: str) -> int:
     """Bytes of one lane. Raises: `KeyError` for an unknown lane type."""
-    return LANES[lane][1]
+    return _SIZES[LANES[lane]]
 
 
 def lanes(data: "bytes | memoryview", lane: str) -> "list[int] | list[float]":
     """The lanes of `data`, lane 0 first; bytes beyond the last whole lane are left out."""
-    code, size = LANES[lane]
+    size = lane_size(lane)
     count = len(data) // size
     whole = bytes(data[: count * size])
     if lane == "bf16":
         return [unpack("<f", pack("<I", bits << 16))[0] for bits in unpack(f"<{count}H", whole)]
-    return list(unpack(f"<{count}{code}", whole))
+    return list(unpack(f"<{count}{LANES[lane]}", whole))
 
 
 def lane_bits(data: "bytes | memoryview", lane: str) -> "list[int]":
     """The lanes of `data` as unsigned integers of the same width: what a NaN's payload is told by."""
-    size = LANES[lane][1]
+    size = lane_size(lane)
     count = len(data) // size
     return list(unpack(f"<{count}{'BHxIxxxQ'[size - 1]}", bytes(data[: count * size])))
 
@@ -57,7 +52,7 @@ def lane_text(value: "int | float", lane: str) -> str:
     """One lane as text: unsigned in hex of full width, signed in decimal, floats in the fewest digits that give
     the same lane back."""
     if lane[0] == "u":
-        return f"{value:0{2 * LANES[lane][1]}x}"
+        return f"{value:0{2 * lane_size(lane)}x}"
     if lane[0] == "i":
         return str(value)
     if value != value:
@@ -78,7 +73,7 @@ def _rounded(value: float, lane: str) -> float:
             bits = int(unpack("<I", pack("<f", value))[0])
             bits += 0x7FFF + (bits >> 16 & 1)
             return float(unpack("<f", pack("<I", bits & 0xFFFF0000))[0])
-        code = LANES[lane][0]
+        code = LANES[lane]
         return float(unpack("<" + code, pack("<" + code, value))[0])
     except OverflowError:
         return float("nan")
@@ -102,28 +97,6 @@ def x87_kind(raw: "bytes | memoryview") -> str:
     if mantissa == 1 << 63:
         return "infinity"
     return "indefinite" if mantissa == 3 << 62 and top >> 15 else "nan"
-
-
-def x87_float(raw: "bytes | memoryview") -> float:
-    """An 80-bit register as the nearest double (ties to even); out of a double's range: infinity."""
-    mantissa, top = unpack("<QH", bytes(raw[:10]))
-    kind = x87_kind(raw)
-    sign = -1.0 if top >> 15 else 1.0
-    if kind == "infinity":
-        return sign * float("inf")
-    if kind in ("nan", "indefinite", "unsupported"):
-        return float("nan")
-    shift = max(top & 0x7FFF, 1) - 16383 - 63
-    try:
-        value = mantissa << shift if shift >= 0 else _divided(mantissa, -shift)
-        return sign * value
-    except OverflowError:
-        return sign * float("inf")
-
-
-def _divided(mantissa: int, shift: int) -> float:
-    # Python's int / int is correctly rounded, also into the denormals.
-    return mantissa / (1 << shift)
 
 
 def x87_text(raw: "bytes | memoryview") -> str:
