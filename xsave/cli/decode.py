@@ -38,10 +38,18 @@ def run(options: "argparse.Namespace") -> int:
     wanted = thread_filter(options.thread)
     model = cpu(options.cpu) if options.cpu else None
     tally = Tally()
+    several = len(options.inputs) > 1 or any(_plural(word) for word in options.inputs)
+    return show(options, images(options, model, tally), chosen, wanted, tally, several)
+
+
+def show(options: "argparse.Namespace", opened: "Iterator[Image]", chosen: Selection,
+         wanted: "Callable[[int, Thread], bool]", tally: Tally, several: bool = False) -> int:
+    """Prints opened images in the form that the options ask for; returns the exit code. `several`: a JSON document of
+    documents, whatever their number turns out to be."""
     printers = {"text": _text, "json": _json, "ndjson": _ndjson, "csv": _csv}
     with Output.of(options) as out:
-        state = _Run(options, out, chosen, wanted, tally)
-        printers[options.form](state, images(options, model, tally))
+        state = _Run(options, out, chosen, wanted, tally, several)
+        printers[options.form](state, opened)
         if tally.code == 0 and not state.matched:
             raise _nothing(options, chosen, state)
     return tally.code
@@ -57,12 +65,13 @@ def _nothing(options: "argparse.Namespace", chosen: Selection, state: "_Run") ->
 class _Run:
     # What all output forms share: options, output, selection, and what was met on the way.
     def __init__(self, options: "argparse.Namespace", out: Output, chosen: Selection,
-                 wanted: "Callable[[int, Thread], bool]", tally: Tally) -> None:
+                 wanted: "Callable[[int, Thread], bool]", tally: Tally, several: bool) -> None:
         self.options = options
         self.out = out
         self.chosen = chosen
         self.wanted = wanted
         self.tally = tally
+        self.several = several
         self.matched = False
         self.threads = 0
         self.source = ""
@@ -231,7 +240,7 @@ def thread_record(state: _Run, thread: "Thread") -> "dict[str, Any]":
 def _json(state: _Run, opened: "Iterator[Image]") -> None:
     from xsave.report import json as documents
 
-    several = len(state.options.inputs) > 1 or any(_plural(word) for word in state.options.inputs)
+    several = state.several
     if several:
         state.out.write('{\n"schema": "xsave.decode-list/1",\n"documents": [')
     count = 0

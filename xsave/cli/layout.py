@@ -62,7 +62,7 @@ def run(options: "argparse.Namespace") -> int:
                 if len(pair) == 2:
                     _side_by_side(out, pair[0], pair[1])
         else:
-            _single(out, models[0], [each[2] for each in layouts])
+            single(out, models[0], [each[2] for each in layouts])
     return 0
 
 
@@ -102,7 +102,8 @@ def _extent(layout: "Layout", component: int) -> "tuple[str, str]":
     return "+".join(str(offset) for offset, _ in extents), "+".join(str(size) for _, size in extents)
 
 
-def _single(out: Output, model: "CpuModel", layouts: "list[Layout]") -> None:
+def single(out: Output, model: "CpuModel", layouts: "list[Layout]") -> None:
+    """The table of one CPU: a column a layout."""
     from xsave.report.text import mask_text, table
 
     out.line(out.style(f"{model.name}: {model.vendor or 'unknown vendor'}, profile {model.profile}", "bold"))
@@ -153,7 +154,7 @@ def _list(out: Output, form: str) -> None:
     if form == "json":
         from xsave.report import json as documents
 
-        for piece in documents.stream({"schema": "xsave.cpus/1"}, [("cpus", map(_cpu_record, models))]):
+        for piece in documents.stream({"schema": "xsave.cpus/1"}, [("cpus", map(cpu_record, models))]):
             out.write(piece)
         out.line()
         return
@@ -172,7 +173,8 @@ def _whole(model: "CpuModel") -> "int | None":
         return None
 
 
-def _cpu_record(model: "CpuModel") -> "dict[str, Any]":
+def cpu_record(model: "CpuModel") -> "dict[str, Any]":
+    """A CPU as a member of JSON documents."""
     from xsave.report import json as documents
 
     return {
