@@ -7,7 +7,6 @@ from tests import skips
 from tests.tools import make_models
 from xsave import CpuModel, UnsupportedError
 
-pytestmark = 
 
 RECORDS = make_models.records() if DATA.is_dir() else {}
 STATE = 0xD
