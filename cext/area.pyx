@@ -180,7 +180,7 @@ cdef class RegisterFile:
         if 0 <= number < FAMILY_SIZE:
             field = self.fields[number]
             if field is None:
-                field = self.fields[number] = find_numbered(self.area.layout, self.family, number)
+                field = self.fields[number] = find_numbered(self.area._layout, self.family, number)
             return read_register(self.area, <Field>field)
         raise IndexError(f"no register {self.family}{index}")
 
@@ -197,10 +197,10 @@ cdef Field find_numbered(Layout layout, str family, Py_ssize_t number):
 
 cdef RegisterFile make_file(Area area, Py_ssize_t which):
     cdef RegisterFile found = RegisterFile.__new__(RegisterFile)
-    if area.layout.families is None:
-        area.layout.families = [[None] * FAMILY_SIZE for _ in FAMILIES]
+    if area._layout.families is None:
+        area._layout.families = [[None] * FAMILY_SIZE for _ in FAMILIES]
     found.area = area
-    found.fields = <list>area.layout.families[which]
+    found.fields = <list>area._layout.families[which]
     found.which = which
     return found
 
@@ -249,13 +249,10 @@ cdef class Area:
     this layout. Manual: SDM1 13.4.
     """
 
-    cdef Py_buffer buffer
-    cdef readonly Layout layout
-
     def __cinit__(self, buffer, Layout layout not None, bint check=True):
         cdef int status
         PyObject_GetBuffer(buffer, &self.buffer, PyBUF_SIMPLE)
-        self.layout = layout
+        self._layout = layout
         if self.buffer.len < <Py_ssize_t>layout.shape.size:
             raise TruncatedError(f"the {layout.format} area of {layout.mask} needs {layout.shape.size} bytes, here are "
                                  f"{self.buffer.len}", offset=self.buffer.len)
@@ -268,15 +265,20 @@ cdef class Area:
         PyBuffer_Release(&self.buffer)
 
     def __getbuffer__(self, Py_buffer *buffer, int flags):
-        PyBuffer_FillInfo(buffer, self, self.buffer.buf, self.layout.shape.size, self.buffer.readonly, flags)
+        PyBuffer_FillInfo(buffer, self, self.buffer.buf, self._layout.shape.size, self.buffer.readonly, flags)
 
     def __len__(self):
-        return self.layout.shape.size
+        return self._layout.shape.size
+
+    @property
+    def layout(self):
+        """The `Layout` that rules the area."""
+        return self._layout
 
     @property
     def format(self):
         """`STANDARD` or `COMPACTED`."""
-        return self.layout.format
+        return self._layout.format
 
     @property
     def xstate_bv(self):
@@ -450,8 +452,8 @@ cdef class Area:
         if not isinstance(other, Area):
             return NotImplemented
         that = other
-        return (self.layout == that.layout
-                and memcmp(self.buffer.buf, that.buffer.buf, self.layout.shape.size) == 0)
+        return (self._layout == that._layout
+                and memcmp(self.buffer.buf, that.buffer.buf, self._layout.shape.size) == 0)
 
     def __ne__(self, other):
         return not self == other
@@ -459,16 +461,16 @@ cdef class Area:
     __hash__ = None
 
     def __reduce__(self):
-        return rebuild, (bytes(self), self.layout, bool(self.buffer.readonly))
+        return rebuild, (bytes(self), self._layout, bool(self.buffer.readonly))
 
     def __copy__(self):
-        return rebuild(bytes(self), self.layout, bool(self.buffer.readonly))
+        return rebuild(bytes(self), self._layout, bool(self.buffer.readonly))
 
     def __deepcopy__(self, memo):
         return self.__copy__()
 
     def __repr__(self):
-        return f"<Area {self.layout.format}, {self.layout.shape.size} bytes, XSTATE_BV {self.xstate_bv}>"
+        return f"<Area {self._layout.format}, {self._layout.shape.size} bytes, XSTATE_BV {self.xstate_bv}>"
 
     def _repr_html_(self):
         from xsave.report.html import area_table
@@ -478,13 +480,13 @@ cdef class Area:
 
 cdef inline object named_register(Area area, name):
     cdef PyObject *field
-    if area.layout.fields is not None:
-        field = PyDict_GetItemWithError(area.layout.fields, name)
+    if area._layout.fields is not None:
+        field = PyDict_GetItemWithError(area._layout.fields, name)
         if field != NULL:
             return read_register(area, <Field>field)
     if not isinstance(name, str):
         raise TypeError(f"registers have names, {name!r} is no str")
-    return read_register(area, find_field(area.layout, name))
+    return read_register(area, find_field(area._layout, name))
 
 
 def rebuild(data, layout, readonly):

@@ -2,8 +2,8 @@
 
 `read_text` recognises
 
-* `cpuid -r`: `   0x0000000d 0x00: eax=0x000602e7 ebx=0x00002b00 ecx=0x00002b00 edx=0x00000000`
-* InstLatx64 and AIDA64 dumps: `CPUID 0000000D: 000602E7-00002B00-00002B00-00000000 [SL 00]`, also without
+* `cpuid -r`: `   0x0000000d 0x00: eax=0x00000003 ebx=0x00000240 ecx=0x00000240 edx=0x00000000`
+* InstLatx64 and AIDA64 dumps: `CPUID 0000000D: 00000003-00000240-00000240-00000000 [SL 00]`, also without
   the colon (AIDA64's reports) and without sub-leaf numbers (those of older versions)
 * JSON, at any nesting: objects `{"function", "index", "eax", "ebx", "ecx", "edx"}` (kvm_cpuid2 as VMMs write
   it, also inside a string that holds JSON again), rows `[leaf, subleaf, eax, ebx, ecx, edx]`, and objects

@@ -120,12 +120,13 @@ _named: "dict[str, CpuModel]" = {}
 class CpuModel:
     """What one CPU enumerates about XSAVE (SDM1 13.2), and its behaviour profile. Read-only; pickles and copies.
 
-    `xcr0_mask` and `xss_mask`: the bits of XCR0 and IA32_XSS that CPUID lets software set, as enumerated, also
-    bits that this package knows no component for. `components`: the rows of the known ones, by `Component`,
-    number or any name. `vendor` is CPUID's string, `brand` the brand string, both "" where unknown. `profile`
-    names the row of `PROFILES` that `knobs` was made from (with what CPUID leaf 7 says of `fcs_fds` and
-    `fdp_excptn_only`). `cpuid` is the record, {(leaf, subleaf): (eax, ebx, ecx, edx)}, `instructions` the set of
-    "xsave", "xsaveopt", "xsavec", "xgetbv1", "xsaves", "xfd" that it has. `provenance` says where it comes from.
+    `name`: what the model is called. `xcr0_mask` and `xss_mask`: the bits of XCR0 and IA32_XSS that CPUID lets
+    software set, as enumerated, also bits that this package knows no component for. `components`: the rows of the
+    known ones, by `Component`, number or any name. `vendor` is CPUID's string, `brand` the brand string, both ""
+    where unknown. `profile` names the row of `PROFILES` that `knobs` was made from (with what CPUID leaf 7 says of
+    `fcs_fds` and `fdp_excptn_only`). `cpuid` is the record, {(leaf, subleaf): (eax, ebx, ecx, edx)}, `instructions`
+    the set of "xsave", "xsaveopt", "xsavec", "xgetbv1", "xsaves", "xfd" that it has. `provenance` says where it
+    comes from.
 
     Two models are equal if record, rows, masks and profile are; names do not count.
     """

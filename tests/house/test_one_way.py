@@ -12,7 +12,7 @@ from tests.house.sources import COMPILED, PACKAGE, files, shown
 # A module may import what stands before it, and its own room (a folder, or a private kernel's Python side).
 ORDER = (
     *("errors", "components", "registers", "data", "enumeration", "cpuid", "models", "layout", "codec", "area"),
-    *("tiles", "memory", "processor", "host", "images", "audit", "pool", "switching", "report", "fleet"),
+    *("tiles", "memory", "processor", "_child", "host", "images", "audit", "pool", "switching", "report", "fleet"),
     *("conformance", "doctor", "plugins", "cli"),
 )
 RANK = {room: rank for rank, room in enumerate(ORDER)}
@@ -20,7 +20,7 @@ RANK = {room: rank for rank, room in enumerate(ORDER)}
 # Private kernels: the rooms that may import them. `records` and `events` import `errors` only.
 KERNELS = {
     "_records": {"images"},
-    "_native": {"host", "models", "_trials"},
+    "_native": {"_child", "host", "models", "_trials"},
     "_explorer": {"audit"},
     "_events": {"switching"},
     "_simulator": {"switching"},
