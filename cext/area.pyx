@@ -5,7 +5,7 @@ codec's business; this module gives them names, lanes and a header check.
 """
 
 cimport cython
-from cpython.buffer cimport (PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_FillInfo, PyBuffer_Release, Py_buffer,
+from cpython.buffer cimport (PyBUF_SIMPLE, PyBuffer_FillInfo, PyBuffer_Release, Py_buffer,
                              PyObject_GetBuffer)
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
@@ -13,7 +13,7 @@ from cpython.object cimport PyObject
 from libc.string cimport memcmp
 
 from xsave.codec cimport OK, Field, check_header, find_field, raise_header, read_bytes, read_scalar
-from xsave.layout cimport HEADER_END, HEADER_OFFSET, RESERVED_CHECKED, RESERVED_OFFSET, XCOMP_OFFSET, Layout
+from xsave.layout cimport HEADER_END, HEADER_OFFSET, MXCSR_OFFSET, RESERVED_CHECKED, RESERVED_OFFSET, XCOMP_OFFSET, Layout
 
 from xsave.components import ComponentMask
 from xsave.errors import TruncatedError
@@ -510,11 +510,12 @@ def header_findings(buffer, allowed, *, mxcsr_mask=0xFFFF, compaction=True, supe
     PyObject_GetBuffer(buffer, &view, PyBUF_SIMPLE)
     try:
         if view.len < HEADER_END:
-            raise TruncatedError(f"an area needs {HEADER_END} bytes at least, here are {view.len} [SDM1 13.4]", offset=view.len)
+            raise TruncatedError(f"an area needs {HEADER_END} bytes at least, here are {view.len} [SDM1 13.4]",
+                                 offset=view.len)
         area = <const uint8_t *>view.buf
         xstate_bv = ComponentMask(load_le64(area + HEADER_OFFSET))
         xcomp_bv = ComponentMask(load_le64(area + XCOMP_OFFSET))
-        mxcsr = load_le32(area + 24)
+        mxcsr = load_le32(area + MXCSR_OFFSET)
         header = area[HEADER_OFFSET:HEADER_END]
     finally:
         PyBuffer_Release(&view)
@@ -522,39 +523,38 @@ def header_findings(buffer, allowed, *, mxcsr_mask=0xFFFF, compaction=True, supe
     wanted = allowed if rfbm is None else allowed & rfbm
     compacted = bool(xcomp_bv >> 63) and compaction
     slots = ComponentMask(xcomp_bv & ~(1 << 63))
-    names = "XCR0 | IA32_XSS" if supervisor else "XCR0"
+    enabled = f"{'XCR0 | IA32_XSS' if supervisor else 'XCR0'} {allowed}"
     found = []
     if compacted:
-        if slots & ~allowed:
-            odd = ComponentMask(slots & ~allowed)
+        odd = ComponentMask(slots & ~allowed)
+        if odd:
             found.append(("H-XCOMP", bit_byte(XCOMP_OFFSET, odd), f"XCOMP_BV {xcomp_bv} has {' '.join(odd.names)}, which "
-                          f"{names} {allowed} does not enable [SDM1 13.8.2]", True))
-        if xstate_bv & ~slots:
-            odd = ComponentMask(xstate_bv & ~slots)
-            found.append(("H-XSTATE", bit_byte(HEADER_OFFSET, odd), f"XSTATE_BV {xstate_bv} ({' '.join(odd.names)}) is not a "
-                          f"subset of XCOMP_BV {xcomp_bv} [SDM1 13.8.2]", True))
+                          f"{enabled} does not enable [SDM1 13.8.2]", True))
+        odd = ComponentMask(xstate_bv & ~slots)
+        if odd:
+            found.append(("H-XSTATE", bit_byte(HEADER_OFFSET, odd), f"XSTATE_BV {xstate_bv} ({' '.join(odd.names)}) is not "
+                          f"a subset of XCOMP_BV {xcomp_bv} [SDM1 13.8.2]", True))
     else:
+        odd = ComponentMask(xstate_bv & ~allowed)
         if supervisor:
             found.append(("H-XCOMP", XCOMP_OFFSET + 7, f"XCOMP_BV {xcomp_bv} without bit 63: XRSTORS takes the compacted "
                           "format only [SDM1 13.12]", True))
-        if xstate_bv & ~allowed:
-            odd = ComponentMask(xstate_bv & ~allowed)
-            found.append(("H-XSTATE", bit_byte(HEADER_OFFSET, odd), f"XSTATE_BV {xstate_bv} has {' '.join(odd.names)}, which "
-                          f"{names} {allowed} does not enable [SDM1 13.8.1]", True))
+        if odd:
+            found.append(("H-XSTATE", bit_byte(HEADER_OFFSET, odd), f"XSTATE_BV {xstate_bv} has {' '.join(odd.names)}, "
+                          f"which {enabled} does not enable [SDM1 13.8.1]", True))
         if xcomp_bv and not supervisor:
-            at = XCOMP_OFFSET - HEADER_OFFSET
-            at += next(i for i in range(8) if header[at + i])
-            found.append(("H-XCOMP", HEADER_OFFSET + at, f"XCOMP_BV {xcomp_bv} is not 0 in the standard format [SDM1 13.8.1]",
-                          True))
-    last = HEADER_END if compacted or supervisor else RESERVED_OFFSET + RESERVED_CHECKED
-    for i in range(RESERVED_OFFSET, HEADER_END):
-        if header[i - HEADER_OFFSET]:
-            found.append(("H-RESERVED", i, f"reserved header byte {i} is {header[i - HEADER_OFFSET]:#04x}, not 0"
-                          + (" [SDM1 13.8]" if i < last else " (no fault in the standard format) [SDM1 13.4.2]"), i < last))
-            break
+            at = next(i for i in range(XCOMP_OFFSET, RESERVED_OFFSET) if header[i - HEADER_OFFSET])
+            found.append(("H-XCOMP", at, f"XCOMP_BV {xcomp_bv} is not 0 in the standard format [SDM1 13.8.1]", True))
+    checked = HEADER_END if compacted or supervisor else RESERVED_OFFSET + RESERVED_CHECKED
+    at = next((i for i in range(RESERVED_OFFSET, HEADER_END) if header[i - HEADER_OFFSET]), HEADER_END)
+    if at < HEADER_END:
+        rule = "[SDM1 13.8]" if at < checked else "(no fault in the standard format) [SDM1 13.4.2]"
+        found.append(("H-RESERVED", at, f"reserved header byte {at} is {header[at - HEADER_OFFSET]:#04x}, not 0 {rule}",
+                      at < checked))
     loads = wanted & 2 and xstate_bv & 2 if compacted else wanted & 6
-    if loads and mxcsr & ~mxcsr_mask:
-        found.append(("H-MXCSR", 24, f"MXCSR {mxcsr:#x} has reserved bits {mxcsr & ~mxcsr_mask:#x} (MXCSR_MASK {mxcsr_mask:#x}) "
+    odd = mxcsr & ~mxcsr_mask
+    if loads and odd:
+        found.append(("H-MXCSR", MXCSR_OFFSET, f"MXCSR {mxcsr:#x} has reserved bits {odd:#x} (MXCSR_MASK {mxcsr_mask:#x}) "
                       "[SDM1 13.8]", True))
     return found
 

@@ -18,8 +18,8 @@ from cpython.object cimport PyObject
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.string cimport memcmp, memcpy, memset
 
-from xsave.layout cimport (ALIGNMENT, COMPONENT_LIMIT, EXTENDED_OFFSET, FORMAT_COMPACTED, FORMAT_STANDARD, HEADER_END,
-                           HEADER_OFFSET, LEGACY_SIZE, MXCSR_INIT, MXCSR_MASK_OFFSET, MXCSR_OFFSET, RESERVED_CHECKED,
+from xsave.layout cimport (ALIGNMENT, COMPONENT_LIMIT, FORMAT_COMPACTED, FORMAT_STANDARD, HEADER_END,
+                           HEADER_OFFSET, LEGACY_SIZE, MXCSR_INIT, MXCSR_MASK_OFFSET, MXCSR_OFFSET,
                            RESERVED_OFFSET, X87_HIGH, X87_HIGH_END, X87_LOW_END, XCOMP_OFFSET, XMM_END, XMM_OFFSET,
                            Layout, Shape)
 
@@ -70,7 +70,9 @@ cdef extern from "copy.h" nogil:
 cdef extern from "dict.h":
     int xs_dict_set(object d, PyObject *key, object value, Py_hash_t hash) except -1
 
-__all__ = ["decode", "decode_many", "encode", "encode_many", "same_state", "same_state_many", "transcode", "transcode_many"]
+__all__ = [
+    "decode", "decode_many", "encode", "encode_many", "same_state", "same_state_many", "transcode", "transcode_many",
+]
 
 cdef enum:
     BIT_X87 = 1
@@ -158,20 +160,20 @@ cdef bint shape_has_mxcsr(const Shape *shape) noexcept nogil:
 
 
 cdef int check_header(const uint8_t *area, const Shape *shape) noexcept nogil:
-    # The static predicate of SDM1 13.8.1, 13.8.2 for an area of this very layout.
+    # The static predicate of SDM1 13.8.1, 13.8.2 for an area of this very layout: one sum, zero if all is well.
     cdef uint64_t xcomp_bv = load_le64(area + XCOMP_OFFSET)
     cdef uint64_t rest = load_le64(area + RESERVED_OFFSET)
-    cdef int i
+    cdef uint64_t outside = load_le64(area + HEADER_OFFSET) & ~shape.mask
     if shape.format == FORMAT_COMPACTED:
-        if xcomp_bv != (shape.mask | FORMAT_BIT):
-            return BAD_XCOMP
-        for i in range(RESERVED_OFFSET + 8, HEADER_END, 8):
-            rest |= load_le64(area + i)
-    elif xcomp_bv != 0:
+        xcomp_bv ^= shape.mask | FORMAT_BIT
+        rest |= (load_le64(area + RESERVED_OFFSET + 8) | load_le64(area + RESERVED_OFFSET + 16)
+                 | load_le64(area + RESERVED_OFFSET + 24) | load_le64(area + RESERVED_OFFSET + 32)
+                 | load_le64(area + RESERVED_OFFSET + 40))
+    if (xcomp_bv | rest | outside) == 0:
+        return OK
+    if xcomp_bv:
         return BAD_XCOMP
-    if load_le64(area + HEADER_OFFSET) & ~shape.mask:
-        return BAD_XSTATE
-    return OK if rest == 0 else BAD_RESERVED
+    return BAD_XSTATE if outside else BAD_RESERVED
 
 
 cdef object raise_header(int status, const uint8_t *area, const Shape *shape, Py_ssize_t row):
@@ -183,15 +185,16 @@ cdef object raise_header(int status, const uint8_t *area, const Shape *shape, Py
     mask = ComponentMask(shape.mask)
     if status == BAD_XCOMP:
         if shape.format == FORMAT_COMPACTED:
-            raise FormatError(f"XCOMP_BV {xcomp_bv}{where} is not {ComponentMask(shape.mask | FORMAT_BIT)}, the compacted "
-                              f"layout's, at byte {XCOMP_OFFSET} [SDM1 13.4.3]", offset=XCOMP_OFFSET, rule="H-XCOMP")
+            wanted = ComponentMask(shape.mask | FORMAT_BIT)
+            raise FormatError(f"XCOMP_BV {xcomp_bv}{where} is not {wanted}, the compacted layout's, at "
+                              f"byte {XCOMP_OFFSET} [SDM1 13.4.3]", offset=XCOMP_OFFSET, rule="H-XCOMP")
         raise FormatError(f"XCOMP_BV {xcomp_bv}{where} is not 0 in the standard format, at byte {XCOMP_OFFSET} "
                           "[SDM1 13.8.1]", offset=XCOMP_OFFSET, rule="H-XCOMP")
     if status == BAD_XSTATE:
         odd = ComponentMask(xstate_bv & ~mask)
         at = HEADER_OFFSET + (odd.bit_length() - 1) // 8
-        raise FormatError(f"XSTATE_BV {xstate_bv}{where} is not a subset of the layout's {mask}: {' '.join(odd.names)} at "
-                          f"byte {at} [SDM1 13.8]", offset=at, rule="H-XSTATE")
+        raise FormatError(f"XSTATE_BV {xstate_bv}{where} is not a subset of the layout's {mask}: {' '.join(odd.names)} "
+                          f"at byte {at} [SDM1 13.8]", offset=at, rule="H-XSTATE")
     for i in range(RESERVED_OFFSET, HEADER_END):
         if area[i]:
             raise FormatError(f"reserved header byte {i}{where} is {area[i]:#04x}, not 0 [SDM1 13.4.2]", offset=i,
@@ -317,8 +320,10 @@ cdef int check_rows(Plan plan, const uint8_t *rows, Py_ssize_t stride, Py_ssize_
     cdef Py_ssize_t i
     cdef int status
     cdef const uint8_t *area = rows
+    cdef bint far = count * stride > STREAM_MIN
     for i in range(count):
-        xs_prefetch(area + 16 * stride + HEADER_OFFSET)
+        if far:
+            xs_prefetch(area + 16 * stride + HEADER_OFFSET)
         status = check_header(area, &plan.source.shape)
         if status == OK and not drop:
             lost[0] = lost_bits(plan, area, load_le64(area + HEADER_OFFSET))
@@ -334,7 +339,8 @@ cdef int check_rows(Plan plan, const uint8_t *rows, Py_ssize_t stride, Py_ssize_
 cdef object raise_lost(Plan plan, uint64_t lost, Py_ssize_t row):
     where = f" of area {row}" if row >= 0 else ""
     raise LayoutError(f"{' '.join(ComponentMask(lost).names)} in use{where}, and the {plan.target.format} layout of "
-                      f"{plan.target.model.name} with mask {plan.target.mask} has no place for it; lost=\"drop\" leaves it out")
+                      f"{plan.target.model.name} with mask {plan.target.mask} has no place for it; lost='drop' leaves "
+                      "it out")
 
 
 cdef bint parse_lost(lost) except -1:
@@ -421,8 +427,8 @@ cdef int rows_of(buffer, Py_buffer *view, bint writable, Py_ssize_t size, str wh
     PyObject_GetBuffer(buffer, view, PyBUF_C_CONTIGUOUS | (PyBUF_WRITABLE if writable else 0))
     try:
         if view.ndim != 2 or view.itemsize != 1:
-            raise ValueError(f"{what}: a C-contiguous (N, stride) uint8 buffer is needed, here are {view.ndim} dimensions of "
-                             f"{view.itemsize}-byte items")
+            raise ValueError(f"{what}: a C-contiguous (N, stride) uint8 buffer is needed, here are {view.ndim} "
+                             f"dimensions of {view.itemsize}-byte items")
         count[0] = view.shape[0]
         stride[0] = view.shape[1]
         if count[0] and stride[0] < size:
@@ -580,8 +586,8 @@ cdef int compile_op(Op *op, row, Layout layout) except -1:
         piece.width = part.width
         piece.at = part.at
         if number >= 2 and part.offset + part.width > shape.width[number]:
-            raise LayoutError(f"{row.name} lies beyond the {shape.width[number]} bytes that {layout.model.name} gives to "
-                              f"{ComponentMask(piece.bit).names[0]}")
+            raise LayoutError(f"{row.name} lies beyond the {shape.width[number]} bytes that {layout.model.name} gives "
+                              f"to {ComponentMask(piece.bit).names[0]}")
         op.need |= piece.bit
         op.parts += 1
     if op.parts == 0:
@@ -594,8 +600,10 @@ cdef object initial_value(row, Layout layout):
         return int(layout.shape.mxcsr_mask)
     if row.scalar:
         return row.init
-    image = COMPONENTS[row.parts[0].component].init_image() if len(row.parts) == 1 and row.parts[0].component >= 2 else b""
-    return image[row.parts[0].offset:row.parts[0].offset + row.width] or bytes(row.width)
+    first = row.parts[0]
+    if len(row.parts) > 1 or first.component < 2:
+        return bytes(row.width)
+    return COMPONENTS[first.component].init_image()[first.offset:first.offset + row.width]
 
 
 cdef Decoder make_decoder(Layout layout, list rows):
@@ -1050,10 +1058,12 @@ def encode_many(columns, Layout layout not None, xstate_bv=None):
                     else:
                         for k in range(op.parts):
                             memcpy(out + i * step + op.part[k].offset,
-                                   <const uint8_t *>view.buf + i * <Py_ssize_t>op.width + op.part[k].at, op.part[k].width)
+                                   <const uint8_t *>view.buf + i * <Py_ssize_t>op.width + op.part[k].at,
+                                   op.part[k].width)
             PyBuffer_Release(&view)
             if bad:
-                raise ValueError(f"column {row.name}, row {i}: {column[i]:#x} does not fit {int(most).bit_length()} bits")
+                raise ValueError(f"column {row.name}, row {i}: {column[i]:#x} does not fit {int(most).bit_length()} "
+                                 "bits")
     finally:
         PyBuffer_Release(&into)
     return areas

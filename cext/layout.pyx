@@ -125,7 +125,8 @@ cdef class Layout:
                 continue
             row = rows.get(i)
             if row is None:
-                raise LayoutError(f"{model.name} does not have {ComponentMask(<uint64_t>1 << i).names[0]} (component {i})")
+                name = ComponentMask(<uint64_t>1 << i).names[0]
+                raise LayoutError(f"{model.name} does not have {name} (component {i})")
             if not compacted:
                 if row.supervisor:
                     raise LayoutError(f"{COMPONENTS[row.component].name} (component {i}) is a supervisor component: "
@@ -146,9 +147,9 @@ cdef class Layout:
             place_standard(&self.shape)
             i = find_overlap(&self.shape, &other)
             if i >= 0:
-                raise LayoutError(f"{' and '.join(ComponentMask((<uint64_t>1 << i) | (<uint64_t>1 << other)).names)} overlap "
-                                  f"in the standard format of {model.name}, at bytes {self.shape.offset[i]} and "
-                                  f"{self.shape.offset[other]}")
+                both = ComponentMask((<uint64_t>1 << i) | (<uint64_t>1 << other)).names
+                raise LayoutError(f"{' and '.join(both)} overlap in the standard format of {model.name}, at "
+                                  f"bytes {self.shape.offset[i]} and {self.shape.offset[other]}")
 
     @staticmethod
     def of(buffer, model, mask=None):
@@ -169,7 +170,8 @@ cdef class Layout:
         xcomp_bv = load_le64(<const uint8_t *>view.buf + XCOMP_OFFSET) if length >= HEADER_END else 0
         PyBuffer_Release(&view)
         if length < HEADER_END:
-            raise TruncatedError(f"an area needs {HEADER_END} bytes at least, here are {length} [SDM1 13.4]", offset=length)
+            raise TruncatedError(f"an area needs {HEADER_END} bytes at least, here are {length} [SDM1 13.4]",
+                                 offset=length)
         if xcomp_bv >> 63:
             own = xcomp_bv & ~(<uint64_t>1 << 63)
             if mask is not None and mask != own:
@@ -177,15 +179,15 @@ cdef class Layout:
                                   f"{ComponentMask(mask)} with bit 63", offset=XCOMP_OFFSET, rule="H-XCOMP")
             layout = Layout(model, own, COMPACTED)
         elif xcomp_bv:
-            raise FormatError(f"XCOMP_BV {ComponentMask(xcomp_bv)} at byte {XCOMP_OFFSET} is neither 0 (standard) nor has "
-                              "bit 63 (compacted) [SDM1 13.4.2]", offset=XCOMP_OFFSET, rule="H-XCOMP")
+            raise FormatError(f"XCOMP_BV {ComponentMask(xcomp_bv)} at byte {XCOMP_OFFSET} is neither 0 (standard) nor "
+                              "has bit 63 (compacted) [SDM1 13.4.2]", offset=XCOMP_OFFSET, rule="H-XCOMP")
         elif mask is not None:
             layout = Layout(model, mask, STANDARD)
         else:
             layout = widest_prefix(model, length)
         if layout.size > length:
-            raise TruncatedError(f"the {layout.format} area of {layout.mask} needs {layout.size} bytes, here are {length}",
-                                 offset=length)
+            raise TruncatedError(f"the {layout.format} area of {layout.mask} needs {layout.size} bytes, "
+                                 f"here are {length}", offset=length)
         return layout
 
     @property
@@ -236,7 +238,8 @@ cdef class Layout:
             raise ValueError(f"component {component} outside 0-62")
         i = component
         if not self.shape.mask >> i & 1:
-            raise LayoutError(f"{ComponentMask(<uint64_t>1 << i).names[0]} (component {i}) has no place in the mask {self.mask}")
+            name = ComponentMask(<uint64_t>1 << i).names[0]
+            raise LayoutError(f"{name} (component {i}) has no place in the mask {self.mask}")
         if i == 0:
             return [(0, X87_LOW_END), (X87_HIGH, X87_HIGH_END - X87_HIGH)]
         if i == 1:
