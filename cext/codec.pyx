@@ -58,6 +58,15 @@ cdef extern from "copy.h" nogil:
                               uint64_t xcomp_bv) noexcept nogil
     ctypedef void (*xs_streamer)(const xs_runs *runs, const uint8_t *from_, uint8_t *to, int legacy, uint64_t kept,
                                  uint64_t xcomp_bv, size_t ahead, xs_stream *stream) noexcept nogil
+    ctypedef struct xs_wide:
+        uint64_t bit[3]
+        uint32_t from_ "from" [3]
+        uint32_t parts
+        uint32_t width
+        uint8_t *data
+    ctypedef void (*xs_widener)(const xs_wide *list, int count, const uint8_t *area, uint64_t live, size_t row,
+                                int stream) noexcept nogil
+    xs_widener xs_choose_widener()
     void xs_make_runs(const xs_moves *list, uint64_t live, xs_runs *runs)
     xs_mover xs_choose_mover()
     xs_streamer xs_choose_streamer()
@@ -92,6 +101,7 @@ cdef uint64_t NO_RUNS = <uint64_t>1 << 63      # no area has this bit in use: ru
 # Chosen once by what this CPU can do.
 cdef xs_mover MOVER = xs_choose_mover()
 cdef xs_streamer STREAMER = xs_choose_streamer()
+cdef xs_widener WIDENER = xs_choose_widener()
 
 
 # --- what the tables say, as numbers ------------------------------------------------------------------------
@@ -845,39 +855,90 @@ def encode(values, Layout layout not None, xstate_bv=None):
 
 # --- columns ------------------------------------------------------------------------------------------------
 
+cdef struct Column:
+    Op op
+    uint8_t *data
+    uint32_t step               # bytes from row to row
+    uint64_t initial            # a scalar's initial value
+    const uint8_t *image        # initial bytes of the others, NULL for zero
+
+
 @cython.final
 cdef class Columns:
-    # Where every register of a batch goes: one array a register.
+    # Where every register of a batch goes, one array a register: those of whole lines apart from the rest.
     cdef Decoder decoder
-    cdef uint8_t **data
-    cdef uint32_t *step          # bytes from row to row
-    cdef uint64_t *initial       # initial values of scalars
-    cdef const uint8_t **image   # initial bytes of the others, NULL for zero
+    cdef Column *item
+    cdef Py_ssize_t count
+    cdef xs_wide *wide
+    cdef int wides
+    cdef bint aligned           # every wide column begins on a line
+    cdef object arrays
 
-    def __cinit__(self, Decoder decoder):
+    def __cinit__(self, Decoder decoder, dict arrays, Py_ssize_t rows):
         cdef Py_ssize_t i
+        cdef Py_buffer view
+        cdef const Op *op
         self.decoder = decoder
-        self.data = <uint8_t **>PyMem_Calloc(max(decoder.count, 1), sizeof(uint8_t *))
-        self.step = <uint32_t *>PyMem_Calloc(max(decoder.count, 1), sizeof(uint32_t))
-        self.initial = <uint64_t *>PyMem_Calloc(max(decoder.count, 1), sizeof(uint64_t))
-        self.image = <const uint8_t **>PyMem_Calloc(max(decoder.count, 1), sizeof(const uint8_t *))
-        if self.data == NULL or self.step == NULL or self.initial == NULL or self.image == NULL:
+        self.arrays = arrays
+        self.aligned = True
+        self.item = <Column *>PyMem_Calloc(max(decoder.count, 1), sizeof(Column))
+        self.wide = <xs_wide *>PyMem_Calloc(max(decoder.count, 1), sizeof(xs_wide))
+        if self.item == NULL or self.wide == NULL:
             raise MemoryError
         for i in range(decoder.count):
-            value = decoder.template[decoder.names[i]]
-            if decoder.ops[i].scalar:
-                self.step[i] = scalar_width(&decoder.ops[i])
-                self.initial[i] = value
-            else:
-                self.step[i] = decoder.ops[i].width
-                if any(value):
-                    self.image[i] = <const uint8_t *>PyBytes_AS_STRING(value)   # the template owns it
+            op = &decoder.ops[i]
+            name = decoder.names[i]
+            if name not in arrays:
+                raise ValueError(f"out has no column {name}")
+            PyObject_GetBuffer(arrays[name], &view, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE)
+            # The arrays keep the memory; the buffer need not be held.
+            PyBuffer_Release(&view)
+            step = scalar_width(op) if op.scalar else op.width
+            if view.len != rows * step:
+                raise ValueError(f"column {name} of out has {view.len} bytes, {rows} rows of {step} are needed")
+            self.add(i, <uint8_t *>view.buf)
+
+    cdef int add(self, Py_ssize_t i, uint8_t *data) except -1:
+        cdef const Op *op = &self.decoder.ops[i]
+        cdef object value = self.decoder.template[self.decoder.names[i]]
+        cdef xs_wide *wide
+        cdef Column *column
+        cdef int k
+        if is_wide(op, value):
+            wide = &self.wide[self.wides]
+            self.wides += 1
+            wide.parts = op.parts
+            wide.width = op.width
+            wide.data = data
+            for k in range(op.parts):
+                wide.bit[k] = op.part[k].bit
+                wide.from_[k] = op.part[k].offset
+            if <uintptr_t>data % XS_LINE:
+                self.aligned = False
+            return 0
+        column = &self.item[self.count]
+        self.count += 1
+        column.op = op[0]
+        column.data = data
+        if op.scalar:
+            column.step = scalar_width(op)
+            column.initial = value
+        else:
+            column.step = op.width
+            if any(value):
+                column.image = <const uint8_t *>PyBytes_AS_STRING(value)   # the template owns it
+        return 0
 
     def __dealloc__(self):
-        PyMem_Free(self.data)
-        PyMem_Free(self.step)
-        PyMem_Free(self.initial)
-        PyMem_Free(self.image)
+        PyMem_Free(self.item)
+        PyMem_Free(self.wide)
+
+
+cdef bint is_wide(const Op *op, value):
+    # Whole lines from one place, or the three pieces of a ZMM register; zero when out of use.
+    if op.scalar or op.width % XS_LINE or any(value):
+        return False
+    return op.parts == PARTS or (op.parts == 1 and op.part[0].width == op.width)
 
 
 cdef uint32_t scalar_width(const Op *op) noexcept nogil:
@@ -902,109 +963,157 @@ cdef inline void store_scalar(uint8_t *p, uint32_t width, uint64_t value) noexce
         p[0] = <uint8_t>value
 
 
-cdef void decode_row(Columns columns, const uint8_t *area, Py_ssize_t row) noexcept nogil:
+cdef void decode_row(Columns columns, const uint8_t *area, Py_ssize_t row, int stream) noexcept nogil:
     cdef uint64_t live = load_le64(area + HEADER_OFFSET)
+    cdef const Column *column
     cdef const Op *op
     cdef uint8_t *out
     cdef Py_ssize_t i
-    for i in range(columns.decoder.count):
-        op = &columns.decoder.ops[i]
-        out = columns.data[i] + row * columns.step[i]
+    for i in range(columns.count):
+        column = &columns.item[i]
+        op = &column.op
+        out = column.data + row * column.step
         if op.scalar:
-            store_scalar(out, columns.step[i],
-                         read_scalar(op, area) if op.need == 0 or live & op.need else columns.initial[i])
+            store_scalar(out, column.step, read_scalar(op, area) if op.need == 0 or live & op.need else column.initial)
         elif live & op.need:
             if op.parts == 1 and op.part[0].width == op.width:
                 memcpy(out, area + op.part[0].offset, op.width)
             else:
                 read_bytes(op, area, live, out)
-        elif columns.image[i] != NULL:
-            memcpy(out, columns.image[i], op.width)
+        elif column.image != NULL:
+            memcpy(out, column.image, op.width)
         else:
             memset(out, 0, op.width)
+    WIDENER(columns.wide, columns.wides, area, live, row, stream)
 
 
-cdef dict make_arrays(Columns columns, Py_ssize_t count):
+cdef void decode_rows(Columns columns, const uint8_t *rows, Py_ssize_t stride, Py_ssize_t count) noexcept nogil:
+    # Ordinary stores, or streaming ones where the first blocks of a large batch show that they are faster.
+    cdef Py_ssize_t i = 0, end
+    cdef Py_ssize_t block = max(TRIAL_BYTES // (2 * stride), 1)
+    cdef double started
+    cdef double spent[2]
+    cdef int trial
+    cdef int stream = 0
+    spent[0] = spent[1] = 0
+    if STREAMER != NULL and columns.aligned and 2 * count * stride >= STREAM_MIN:
+        for trial in range(TRIALS):
+            stream = trial & 1
+            end = min(i + block, count)
+            started = xs_seconds()
+            while i < end:
+                decode_row(columns, rows + i * stride, i, stream)
+                i += 1
+            spent[stream] += xs_seconds() - started
+        stream = spent[1] < spent[0]
+    while i < count:
+        decode_row(columns, rows + i * stride, i, stream)
+        i += 1
+    if columns.wides:
+        xs_fence()
+
+
+cdef dict make_arrays(Decoder decoder, Py_ssize_t count):
     # One allocation for all columns, each beginning on a cache line.
     import numpy
 
-    cdef Py_ssize_t i, at
+    cdef Py_ssize_t i, at, step
     cdef Py_ssize_t total = 0
     cdef Py_buffer view
     dtypes = {1: numpy.uint8, 2: numpy.uint16, 4: numpy.uint32, 8: numpy.uint64}
-    for i in range(columns.decoder.count):
-        total += (count * <Py_ssize_t>columns.step[i] + ALIGNMENT - 1) & ~<Py_ssize_t>(ALIGNMENT - 1)
+    for i in range(decoder.count):
+        step = scalar_width(&decoder.ops[i]) if decoder.ops[i].scalar else decoder.ops[i].width
+        total += (count * step + ALIGNMENT - 1) & ~<Py_ssize_t>(ALIGNMENT - 1)
     store = numpy.empty(total + ALIGNMENT, dtype=numpy.uint8)
     PyObject_GetBuffer(store, &view, PyBUF_SIMPLE | PyBUF_WRITABLE)
     at = (-<Py_ssize_t><uintptr_t>view.buf) & (ALIGNMENT - 1)
-    arrays = {}
-    for i in range(columns.decoder.count):
-        size = count * <Py_ssize_t>columns.step[i]
-        columns.data[i] = <uint8_t *>view.buf + at
-        piece = store[at:at + size]
-        if columns.decoder.ops[i].scalar:
-            piece = piece.view(dtypes[columns.step[i]])
-        else:
-            piece = piece.reshape(count, columns.step[i])
-        arrays[columns.decoder.names[i]] = piece
-        at += (size + ALIGNMENT - 1) & ~<Py_ssize_t>(ALIGNMENT - 1)
     PyBuffer_Release(&view)
+    arrays = {}
+    for i in range(decoder.count):
+        step = scalar_width(&decoder.ops[i]) if decoder.ops[i].scalar else decoder.ops[i].width
+        piece = store[at:at + count * step]
+        if decoder.ops[i].scalar:
+            piece = piece.view(dtypes[step])
+        else:
+            piece = piece.reshape(count, step)
+        arrays[decoder.names[i]] = piece
+        at += (count * step + ALIGNMENT - 1) & ~<Py_ssize_t>(ALIGNMENT - 1)
     return arrays
 
 
-def decode_many(buffers, Layout layout not None, registers=None):
+def decode_many(buffers, Layout layout not None, registers=None, out=None):
     """Columns out of N areas of one layout, without the GIL.
 
     `buffers`: one C-contiguous (N, stride) uint8 buffer, stride >= `layout.size`. Returns `{name: array}` in
     `decode`'s names and order: unsigned (N,) for scalars, in the width of the register; uint8 (N, width) for the
-    others: (N, 64) for `zmm0`, (N, 1024) for `tmm0`, (N, 10) for `st0`. `registers` narrows it down.
+    others: (N, 64) for `zmm0`, (N, 1024) for `tmm0`, (N, 10) for `st0`. `registers` narrows it down. `out`: a dict of
+    such arrays (or C-contiguous writable buffers of their sizes) to fill, which is returned.
 
-    Raises: as `decode`, and `FormatError` naming the first row whose header is not of `layout`. Manual: SDM1 13.4.
+    Raises: as `decode`; `FormatError` naming the first row whose header is not of `layout`; `ValueError` for `out`
+    without a column or with one of another size. Nothing has been written then. Manual: SDM1 13.4.
     """
     cdef Py_buffer view
-    cdef Columns columns = Columns(find_decoder(layout, registers))
+    cdef Decoder decoder = find_decoder(layout, registers)
+    cdef Columns columns
     cdef Py_ssize_t count = 0, stride = 0, i, culprit = -1
     cdef int status = OK
     cdef const uint8_t *rows
+    cdef bint far
     rows_of(buffers, &view, False, layout.shape.size, "buffers", &count, &stride)
     try:
         rows = <const uint8_t *>view.buf
+        far = count * stride > STREAM_MIN
         with nogil:
             for i in range(count):
-                xs_prefetch(rows + (i + 16) * stride + HEADER_OFFSET)
+                if far:
+                    xs_prefetch(rows + (i + 16) * stride + HEADER_OFFSET)
                 status = check_header(rows + i * stride, &layout.shape)
                 if status != OK:
                     culprit = i
                     break
         if status != OK:
             raise_header(status, rows + culprit * stride, &layout.shape, culprit)
-        arrays = make_arrays(columns, count)
+        if out is None:
+            out = make_arrays(decoder, count)
+        columns = Columns(decoder, out, count)
         with nogil:
-            for i in range(count):
-                decode_row(columns, rows + i * stride, i)
-        return arrays
+            decode_rows(columns, rows, stride, count)
+        return out
     finally:
         PyBuffer_Release(&view)
 
 
-def encode_many(columns, Layout layout not None, xstate_bv=None):
+cdef int check_columns(list held, Layout layout) except -1:
+    # Every number fits its register, before anything is written.
+    cdef Op op
+    for row, column in held:
+        if row.scalar and len(column):
+            compile_op(&op, row, layout)
+            i = int(column.argmax())
+            if column[i] > <object>(op.mask >> op.shift):
+                raise ValueError(f"column {row.name}, row {i}: {int(column[i]):#x} does not fit "
+                                 f"{int(op.mask >> op.shift).bit_length()} bits")
+    return 0
+
+
+def encode_many(columns, Layout layout not None, xstate_bv=None, out=None):
     """Areas of `layout` out of columns, `{name: array}` as `decode_many` gives them; the inverse of it.
 
     Every row has the same components in use: those of the columns' registers, or `xstate_bv`, a number or an
-    (N,) array of them. Returns a new (N, `layout.size`) uint8 array.
+    (N,) array of them. Returns a new (N, `layout.size`) uint8 array, or `out`, a writable C-contiguous (N, stride)
+    uint8 buffer.
 
     Raises: as `encode`; `ValueError` for columns of different lengths or of another width. Manual: SDM1 13.4.
     """
     import numpy
 
     cdef Py_ssize_t count = -1
-    cdef Py_ssize_t i, step
+    cdef Py_ssize_t i, step = 0, rows = 0
     cdef Py_buffer view, into
-    cdef uint64_t used = 0, most, value
+    cdef uint64_t used = 0
     cdef Op op
     cdef int k
-    cdef bint bad = False
-    cdef uint8_t *out
+    cdef uint8_t *base
     held = []
     for name, column in columns.items():
         row = find_register(name)
@@ -1033,40 +1142,36 @@ def encode_many(columns, Layout layout not None, xstate_bv=None):
         marks[:] = xstate_bv
         for mark in numpy.unique(marks):
             checked_bv(int(mark), layout)
-    areas = numpy.zeros((count, layout.shape.size), dtype=numpy.uint8)
-    PyObject_GetBuffer(areas, &into, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE)
+    check_columns(held, layout)
+    if out is None:
+        out = numpy.empty((count, layout.shape.size), dtype=numpy.uint8)
+    rows_of(out, &into, True, layout.shape.size, "out", &rows, &step)
     try:
-        out = <uint8_t *>into.buf
-        step = layout.shape.size
+        if rows != count:
+            raise ValueError(f"out has {rows} rows for columns of {count}")
+        base = <uint8_t *>into.buf
         PyObject_GetBuffer(marks, &view, PyBUF_C_CONTIGUOUS)
         with nogil:
             for i in range(count):
-                start_area(&layout.shape, (<const uint64_t *>view.buf)[i], out + i * step)
+                memset(base + i * step, 0, layout.shape.size)
+                start_area(&layout.shape, (<const uint64_t *>view.buf)[i], base + i * step)
         PyBuffer_Release(&view)
         for row, column in held:
             compile_op(&op, row, layout)
-            most = op.mask >> op.shift
             PyObject_GetBuffer(column, &view, PyBUF_C_CONTIGUOUS)
             with nogil:
                 for i in range(count):
                     if op.scalar:
-                        value = load_le64(<const uint8_t *>view.buf + 8 * i)
-                        if value > most:
-                            bad = True
-                            break
-                        write_scalar(&op, value, out + i * step)
+                        write_scalar(&op, load_le64(<const uint8_t *>view.buf + 8 * i), base + i * step)
                     else:
                         for k in range(op.parts):
-                            memcpy(out + i * step + op.part[k].offset,
+                            memcpy(base + i * step + op.part[k].offset,
                                    <const uint8_t *>view.buf + i * <Py_ssize_t>op.width + op.part[k].at,
                                    op.part[k].width)
             PyBuffer_Release(&view)
-            if bad:
-                raise ValueError(f"column {row.name}, row {i}: {column[i]:#x} does not fit {int(most).bit_length()} "
-                                 "bits")
     finally:
         PyBuffer_Release(&into)
-    return areas
+    return out
 
 
 # --- comparison ---------------------------------------------------------------------------------------------
@@ -1148,11 +1253,11 @@ def same_state(a, b):
         PyBuffer_Release(&left)
 
 
-def same_state_many(a, Layout layout_a not None, b, Layout layout_b not None):
+def same_state_many(a, Layout layout_a not None, b, Layout layout_b not None, out=None):
     """`same_state` for N pairs of rows, without the GIL.
 
-    `a`, `b`: C-contiguous (N, stride) uint8 buffers. Returns a bool array (N,). Raises: `ValueError` for
-    different numbers of rows, `TruncatedError` for short rows.
+    `a`, `b`: C-contiguous (N, stride) uint8 buffers. Returns a bool array (N,), or `out`, a writable buffer of N
+    bytes. Raises: `ValueError` for different numbers of rows, `TruncatedError` for short rows.
     """
     import numpy
 
@@ -1164,14 +1269,18 @@ def same_state_many(a, Layout layout_a not None, b, Layout layout_b not None):
         try:
             if other != count:
                 raise ValueError(f"{count} rows in a, {other} in b")
-            result = numpy.empty(count, dtype=numpy.bool_)
-            PyObject_GetBuffer(result, &into, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE)
+            if out is None:
+                out = numpy.empty(count, dtype=numpy.bool_)
+            PyObject_GetBuffer(out, &into, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE)
+            if into.len != count:
+                PyBuffer_Release(&into)
+                raise ValueError(f"out has {into.len} bytes for {count} rows")
             with nogil:
                 for i in range(count):
                     (<uint8_t *>into.buf)[i] = same_areas(<const uint8_t *>left.buf + i * stride_a, &layout_a.shape,
                                                           <const uint8_t *>right.buf + i * stride_b, &layout_b.shape)
             PyBuffer_Release(&into)
-            return result
+            return out
         finally:
             PyBuffer_Release(&right)
     finally:

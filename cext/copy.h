@@ -88,6 +88,40 @@ static inline void xs_move_plain(const xs_runs *runs, const uint8_t *from, uint8
         memcpy(to + runs->item[i].to, from + runs->item[i].from, runs->item[i].length);
 }
 
+/* A column whose rows are whole lines: ZMM registers, tiles, TILECFG. A row comes from one place, or from three of
+ * 16, 16 and 32 bytes; what is not in use is zero. */
+typedef struct {
+    uint64_t bit[3];
+    uint32_t from[3];
+    uint32_t parts; /* 1 or 3 */
+    uint32_t width; /* bytes a row, a multiple of 64 */
+    uint8_t *data;
+} xs_wide;
+
+typedef void (*xs_widener)(const xs_wide *list, int count, const uint8_t *area, uint64_t live, size_t row, int stream);
+
+static inline void xs_wide_plain(const xs_wide *list, int count, const uint8_t *area, uint64_t live, size_t row, int stream)
+{
+    (void)stream;
+    for (const xs_wide *w = list; w < list + count; w++) {
+        uint8_t *to = w->data + row * w->width;
+        if (w->parts == 1) {
+            if (live & w->bit[0])
+                memcpy(to, area + w->from[0], w->width);
+            else
+                memset(to, 0, w->width);
+        } else {
+            memset(to, 0, XS_LINE);
+            if (live & w->bit[0])
+                memcpy(to, area + w->from[0], 16);
+            if (live & w->bit[1])
+                memcpy(to + 16, area + w->from[1], 16);
+            if (live & w->bit[2])
+                memcpy(to + 32, area + w->from[2], 32);
+        }
+    }
+}
+
 static inline double xs_seconds(void)
 {
     struct timespec now;
@@ -246,6 +280,33 @@ static XS_512 void xs_stream_512(const xs_runs *runs, const uint8_t *from, uint8
         xs_put(stream, to + runs->item[i].to, from + runs->item[i].from, runs->item[i].length, ahead);
 }
 
+static XS_512 void xs_wide_512(const xs_wide *list, int count, const uint8_t *area, uint64_t live, size_t row, int stream)
+{
+    for (const xs_wide *w = list; w < list + count; w++) {
+        uint8_t *to = w->data + row * w->width;
+        if (w->parts == 3) {
+            __m128i low = _mm_maskz_loadu_epi64(live & w->bit[0] ? 3 : 0, area + w->from[0]);
+            __m128i mid = _mm_maskz_loadu_epi64(live & w->bit[1] ? 3 : 0, area + w->from[1]);
+            __m256i high = _mm256_maskz_loadu_epi64(live & w->bit[2] ? 15 : 0, area + w->from[2]);
+            __m256i half = _mm256_inserti128_si256(_mm256_castsi128_si256(low), mid, 1);
+            __m512i all = _mm512_inserti64x4(_mm512_castsi256_si512(half), high, 1);
+            if (stream)
+                _mm512_stream_si512((void *)to, all);
+            else
+                _mm512_storeu_si512(to, all);
+            continue;
+        }
+        __mmask8 some = live & w->bit[0] ? 255 : 0;
+        for (uint32_t at = 0; at < w->width; at += XS_LINE) {
+            __m512i line = _mm512_maskz_loadu_epi64(some, area + w->from[0] + at);
+            if (stream)
+                _mm512_stream_si512((void *)(to + at), line);
+            else
+                _mm512_storeu_si512(to + at, line);
+        }
+    }
+}
+
 static inline int xs_has_avx512(void)
 {
     return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
@@ -253,6 +314,7 @@ static inline int xs_has_avx512(void)
 
 static inline xs_mover xs_choose_mover(void) { return xs_has_avx512() ? xs_move_512 : xs_move_plain; }
 static inline xs_streamer xs_choose_streamer(void) { return xs_has_avx512() ? xs_stream_512 : NULL; }
+static inline xs_widener xs_choose_widener(void) { return xs_has_avx512() ? xs_wide_512 : xs_wide_plain; }
 static inline void xs_fence(void) { _mm_sfence(); }
 
 #else
@@ -260,6 +322,7 @@ static inline void xs_fence(void) { _mm_sfence(); }
 static inline void xs_stream_flush(xs_stream *stream) { (void)stream; }
 static inline xs_mover xs_choose_mover(void) { return xs_move_plain; }
 static inline xs_streamer xs_choose_streamer(void) { return NULL; }
+static inline xs_widener xs_choose_widener(void) { return xs_wide_plain; }
 static inline void xs_fence(void) {}
 
 #endif

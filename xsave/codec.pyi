@@ -24,9 +24,17 @@ def transcode(
     buffer: Buffer, source: Layout, target: Layout, out: _Out, lost: Literal["raise", "drop"] = "raise"
 ) -> _Out: ...
 def same_state(a: HasLayout, b: HasLayout) -> bool: ...
-def decode_many(buffers: Buffer, layout: Layout, registers: Iterable[str] | None = None) -> dict[str, NDArray[np.uint64]]: ...
+def decode_many(
+    buffers: Buffer,
+    layout: Layout,
+    registers: Iterable[str] | None = None,
+    out: dict[str, NDArray[np.unsignedinteger]] | None = None,
+) -> dict[str, NDArray[np.unsignedinteger]]: ...
 def encode_many(
-    columns: Mapping[str, NDArray[np.generic]], layout: Layout, xstate_bv: int | NDArray[np.uint64] | None = None
+    columns: Mapping[str, NDArray[np.generic]],
+    layout: Layout,
+    xstate_bv: int | NDArray[np.uint64] | None = None,
+    out: NDArray[np.uint8] | None = None,
 ) -> NDArray[np.uint8]: ...
 @overload
 def transcode_many(
@@ -36,4 +44,6 @@ def transcode_many(
 def transcode_many(
     buffers: Buffer, source: Layout, target: Layout, out: _Out, lost: Literal["raise", "drop"] = "raise"
 ) -> _Out: ...
-def same_state_many(a: Buffer, layout_a: Layout, b: Buffer, layout_b: Layout) -> NDArray[np.bool_]: ...
+def same_state_many(
+    a: Buffer, layout_a: Layout, b: Buffer, layout_b: Layout, out: NDArray[np.bool_] | None = None
+) -> NDArray[np.bool_]: ...
