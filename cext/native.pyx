@@ -263,7 +263,7 @@ def xgetbv(uint32_t index=0):
     """
     cdef uint32_t[4] out
     if not insn_has_xsave():
-        raise UnsupportedError("XGETBV needs XSAVE enabled by the operating system, but CPUID.1:ECX[27] is 0 [SDM1 13.2]")
+        raise UnsupportedError("XGETBV needs XSAVE enabled by the system, but CPUID.1:ECX[27] is 0 [SDM1 13.2]")
     if index == 1:
         insn_cpuid(0xD, 1, out)
         if not out[0] >> 2 & 1:
@@ -325,7 +325,7 @@ def capture(str instruction, mask, buffer):
     PyObject_GetBuffer(buffer, &view, PyBUF_WRITABLE)
     try:
         if view.len < 576:
-            raise ValueError(f"a buffer of {view.len} bytes for {instruction}: legacy region and header take 576 [SDM1 13.4]")
+            raise ValueError(f"a buffer of {view.len} bytes: legacy region and header take 576 [SDM1 13.4]")
         area = <uint8_t *>aligned_alloc(64, cpu.area_size)
         if area == NULL:
             raise MemoryError

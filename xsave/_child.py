@@ -9,7 +9,8 @@ so no lane of any register of any thread equals another. Families: 1 st, 2 vecto
 6 pkru. On top of that:
 
 - vector register 0 holds sixteen f32: 1000 * thread + j + 0.5 in lane j;
-- st(i) is a normal number: bit 63 of the significand set, sign and exponent (i & 1) << 15 | 0x3FF0 + 2 * i + thread % 8;
+- st(i) is a normal number: bit 63 of the significand set; sign and exponent
+  (i & 1) << 15 | 0x3FF0 + 2 * i + thread % 8;
 - fcw = 0x37F | (thread & 3) << 10 and mxcsr = 0x1F80 | (thread & 3) << 13 | (5 * thread + 1 & 0x3F): rounding modes
   and sticky flags differ, every exception stays masked; fsw = 0, ftw = 0xFF;
 - pkru keeps key 0 open: its low two bits are 0;
@@ -132,11 +133,14 @@ def _register_file(thread: int) -> bytes:
         family = name.rstrip("0123456789")
         index = int(name[len(family) :] or 0) - (16 if family == "r" else 0)
         if family == "st":
-            file[32 + 16 * index : 42 + 16 * index] = bytes(value)  # type: ignore[arg-type]
+            offset, size, step = 32, 10, 16
         elif family in layout:
             offset, size, _ = layout[family]
-            data = value.to_bytes(size, "little") if isinstance(value, int) else value
-            file[offset + size * index : offset + size * (index + 1)] = data
+            step = size
+        else:
+            continue
+        data = value.to_bytes(size, "little") if isinstance(value, int) else value
+        file[offset + step * index : offset + step * index + size] = data
     return bytes(file)
 
 
@@ -224,7 +228,8 @@ class Child:
                 break
             if failed or self._reap(0.0) or time.monotonic() > deadline:
                 what = _FAILURES.get(where, f"{ready} of {threads} threads ready, wait status {self.status}")
-                raise HostError(failed, f"the child did not get {what}: {os.strerror(failed) if failed else 'it ended'}")
+                why = os.strerror(failed) if failed else "no error"
+                raise HostError(failed, f"the child did not get {what}: {why}")
             time.sleep(0.0005)
         self.tids: "list[int]" = tids
         self.tiles: bool = tiles
@@ -295,7 +300,7 @@ def find_core(directory: str, pid: int, since: float, *, dumped: bool) -> "tuple
         hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
         if hard == 0:
             return None, "the hard limit of RLIMIT_CORE is 0"
-        return None, f"the kernel wrote none (core_pattern {pattern!r}, hard limit {hard}: no room, or no write access?)"
+        return None, f"the kernel wrote none (core_pattern {pattern!r}, hard limit {hard}; no room, no write access?)"
     # %p and the like become wildcards, %% a percent sign; what stands between is taken literally
     parts = re.split(r"(%.)", pattern)
     wild = "".join("%" if p == "%%" else "*" if p[:1] == "%" else glob.escape(p) for p in parts)

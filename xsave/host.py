@@ -33,7 +33,7 @@ _PRSTATUS, _PRFPREG, _PRXFPREG, _XSTATE, _SHSTK = 1, 2, 0x46E62B7F, 0x202, 0x204
 
 
 class _XCR0:
-    # `Host.xcr0` without an instance: XGETBV at each access, which is no VM exit
+    # `Host.xcr0` without an instance: XGETBV at each access, which costs no VM exit
     def __get__(self, instance: object, owner: object = None) -> ComponentMask:
         return ComponentMask(native().xgetbv(0))
 
@@ -48,7 +48,7 @@ class Host:
 
     @staticmethod
     def layout(instruction: str = "XSAVE", mask: "int | str | None" = None) -> "Layout":
-        """The layout of what `instruction` saves here: `mask` (default: all of XCR0), standard, or compacted for XSAVEC.
+        """The layout of what `instruction` saves here: `mask` (default: XCR0), standard, or compacted for XSAVEC.
 
         Raises: `HostError` for components that XCR0 does not enable, `ValueError` for an unknown mask.
         """

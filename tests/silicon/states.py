@@ -119,7 +119,7 @@ def judge(machine: Machine, save: str, mask: int, image: bytes, out: bytes, xinu
             check("initial XMM", not any(xmm))
         else:
             check("XMM written although initial", set(xmm) == {FILLER})
-    if rfbm >> SSE & 1 and (save != "XSAVEC" or written & 2) or rfbm >> AVX & 1 and save != "XSAVEC":
+    if (rfbm >> SSE & 1 and (save != "XSAVEC" or written & 2)) or (rfbm >> AVX & 1 and save != "XSAVEC"):
         check("MXCSR", struct.unpack_from("<I", out, 24)[0] == mxcsr)
     elif save == "XSAVEC":
         check("MXCSR left out although not initial", not rfbm & 2 or mxcsr == 0x1F80)
@@ -152,7 +152,7 @@ def run(count: int, seed: int, allowed: int) -> list[str]:
     features = _native.cpuid(0xD, 1)[0]
     wrong: list[str] = []
     for save in SAVES:
-        if save == "XSAVEOPT" and not features & 1 or save == "XSAVEC" and not features & 2:
+        if (save == "XSAVEOPT" and not features & 1) or (save == "XSAVEC" and not features & 2):
             continue
         for start in range(0, count, 50):
             rows = min(50, count - start)

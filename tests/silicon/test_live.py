@@ -275,7 +275,7 @@ def test_who_may_not_be_traced(python) -> None:  # type: ignore[no-untyped-def]
 
 def test_another_users_process(python) -> None:  # type: ignore[no-untyped-def]
     if os.geteuid() != 0:
-        with pytest.raises(HostError, match="may not trace thread 1 of process 1: .*CAP_SYS_PTRACE"):
+        with pytest.raises(HostError, match=r"may not trace thread 1 of process 1: .*CAP_SYS_PTRACE"):
             host.live_threads(1)
         return
     program = python("import time; print('up', flush=True); time.sleep(60)")

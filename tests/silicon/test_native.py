@@ -1,4 +1,4 @@
-"""This CPU's instructions through `xsave._native`: what they read, write and refuse, and what the guard leaves behind."""
+"""This CPU's instructions through `xsave._native`: what they read, write and refuse, and what the guard leaves."""
 
 import ctypes
 import faulthandler
@@ -274,7 +274,7 @@ def test_the_callers_state_survives(machine: "states.Machine") -> None:
         native.capture("XSAVE", -1, room)
         assert struct.unpack_from("<H", room)[0] == 0x37F
         assert struct.unpack_from("<I", room, 24)[0] & ~0x3F == 0x1F80
-    assert 1.0 / 3.0 == float.fromhex("0x1.5555555555555p-2")
+    assert float.fromhex("0x1.5555555555555p-2") == 1.0 / 3.0
 
 
 class SigAction(ctypes.Structure):

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from xsave.host import LiveThread
     from xsave.models import CpuModel
 
-__all__ = ["write_core"]
+__all__ = ["core_bytes", "write_core"]
 
 _PRSTATUS, _PRFPREG, _PRPSINFO, _PRXFPREG, _XSTATE, _SHSTK, _LAYOUT = 1, 2, 3, 0x46E62B7F, 0x202, 0x204, 0x205
 
@@ -29,12 +29,35 @@ def write_core(
     command: str = "",
     signal: int = 0,
 ) -> None:
-    """Writes `threads`, the first one as the thread that took `signal`, as an ELF core of registers.
+    """Writes `core_bytes` of the same arguments to `path`, under a temporary name that is then renamed.
+
+    Raises: `ValueError` as `core_bytes`; `OSError`.
+    """
+    data = core_bytes(threads, model=model, pid=pid, command=command, signal=signal)
+    temporary = f"{os.fspath(path)}.{os.getpid()}.tmp"
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+        os.replace(temporary, path)
+    except BaseException:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+        raise
+
+
+def core_bytes(
+    threads: "Sequence[LiveThread]",
+    *,
+    model: "CpuModel",
+    pid: "int | None" = None,
+    command: str = "",
+    signal: int = 0,
+) -> bytes:
+    """An ELF core of registers: `threads`, the first one as the thread that took `signal`.
 
     `model` is the CPU they ran on: its standard offsets become the NT_X86_XSAVE_LAYOUT note. `pid` defaults to the
     first thread's id, `command` to its name. A process whose first thread is in 32-bit code becomes an i386 core.
-    The file is written under a temporary name and renamed. Raises: `ValueError` without threads, or with threads of
-    both kinds; `OSError`.
+    Raises: `ValueError` without threads, or with threads of both kinds.
     """
     if not threads:
         raise ValueError("a core needs at least one thread")
@@ -58,15 +81,7 @@ def write_core(
     xstate = threads[0].xstate
     if xstate:
         notes += _note("LINUX", _LAYOUT, _layout(model, int.from_bytes(xstate[464:472], "little")))
-    temporary = f"{os.fspath(path)}.{os.getpid()}.tmp"
-    try:
-        with open(temporary, "wb") as file:
-            file.write(_headers(len(notes), small) + notes)
-        os.replace(temporary, path)
-    except BaseException:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
-        raise
+    return _headers(len(notes), small) + bytes(notes)
 
 
 def _note(owner: str, kind: int, data: bytes) -> bytes:
