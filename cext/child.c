@@ -91,7 +91,7 @@ __attribute__((noreturn)) static void child(struct child_state *state, const str
 {
     const size_t stack_size = 16384; /* for nothing but the signal frame of a thread without an alternate stack */
     uint32_t caps = insn_this_cpu()->caps;
-    char path[64], name[16];
+    char path[64], name[24]; /* the kernel keeps 15 characters of a name */
     uint8_t *stacks;
 
     if (chdir(directory))
