@@ -38,7 +38,7 @@ def one_input(data: bytes) -> None:
             assert (checked[name] if isinstance(values[name], int) else bytes(checked[name])) == values[name], name
     again = xsave.encode(values, source, checked.xstate_bv)
     assert xsave.same_state(checked, xsave.Area(again, source)), "encode(decode(area)) is another state"
-    xsave.decode_many(memoryview(buffer[: source.size]).cast("B", (1, source.size)), source)
+    xsave.decode_many(memoryview(buffer)[: source.size].cast("B", (1, source.size)), source)
     try:
         target = xsave.Layout(target_model, source.mask & target_model.xcr0_mask, FORMATS[data[1] >> 2 & 1])
         out = bytearray(target.size)

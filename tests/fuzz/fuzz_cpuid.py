@@ -3,6 +3,9 @@
 from collections.abc import Iterator
 
 import xsave
+import xsave.cpuid
+import xsave.layout
+import xsave.models
 from tests.writers import cpuid_text
 
 # No area is longer than what its components take, each at most as far out as CPUID's 32 bits say.

@@ -41,10 +41,10 @@ class Outcome:
         self.seconds = seconds
         self.crashed = status != 0
         self.counters = sum(int(count) for _, count in MODULE.findall(log))
-        states = [(int(runs), kind, int(coverage), int(corpus)) for runs, kind, coverage, _, corpus in STATE.findall(log)]
-        first = [coverage for _, kind, coverage, _ in states if kind == "INITED"]
-        self.seeds = first[0] if first else 0
-        self.runs, _, self.coverage, self.corpus = states[-1] if states else (0, "", 0, 0)
+        states = STATE.findall(log)
+        self.seeds = next((int(coverage) for _, kind, coverage, _, _ in states if kind == "INITED"), 0)
+        runs, _, coverage, _, corpus = states[-1] if states else ("0", "", "0", "0", "0")
+        self.runs, self.coverage, self.corpus = int(runs), int(coverage), int(corpus)
 
     def complaint(self) -> str | None:
         if self.crashed:
@@ -70,7 +70,7 @@ def run(name: str, seconds: int, corpus: Path | None) -> Outcome:
             folders[0] = corpus / name
         for folder in folders:
             folder.mkdir(parents=True, exist_ok=True)
-        subprocess.run([*target, "--seeds", folders[1]], check=True)
+        subprocess.run([*target, "--seeds", folders[1]], env=environment(), check=True)
         options = [f"-max_total_time={seconds}", "-timeout=20", "-rss_limit_mb=3072", f"-artifact_prefix={scratch}/"]
         began = time.monotonic()
         done = subprocess.run(
@@ -94,8 +94,10 @@ def main() -> int:
     if given.find:
         outcome = run(given.find, given.seconds, None)
         found = outcome.crashed and "ERROR: AddressSanitizer" in outcome.log
-        print(outcome, f"the planted error was {'found' if found else 'NOT found'} after {outcome.seconds:.0f} s", sep="\n")
-        print(*[line for line in outcome.log.splitlines() if "AddressSanitizer" in line or "WRITE of" in line], sep="\n")
+        print(outcome)
+        print(f"the planted error was {'found' if found else 'NOT found'} after {outcome.seconds:.0f} s")
+        told = [line for line in outcome.log.splitlines() if "AddressSanitizer" in line or "WRITE of" in line]
+        print(*told or outcome.log[-3000:].splitlines(), sep="\n")
         return 0 if found else 1
     names = given.targets or sorted(path.stem.removeprefix("fuzz_") for path in HERE.glob("fuzz_*.py"))
     status = 0
