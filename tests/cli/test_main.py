@@ -36,7 +36,7 @@ def test_help_fits_a_screen_and_shows_three_examples(cli: Cli, verb: str) -> Non
     result = cli(verb, "-h")
     lines = result.out.splitlines()
     assert result.code == 0 and result.err == ""
-    assert len(lines) <= 24 and max(map(len, lines)) <= 90
+    assert len(lines) <= 24 and max(map(len, lines)) <= 79
     assert sum(line.startswith("  ") and "xsave " in line for line in lines[lines.index("examples:") :]) == 3
 
 

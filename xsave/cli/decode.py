@@ -27,7 +27,7 @@ def parser() -> Parser:
     made.add_argument("inputs", nargs="*", metavar="INPUT", help="file, folder, glob, or - for standard input")
     add_selection(made)
     made.add_argument("--all", action="store_true", help="every thread, every register, whole rows")
-    made.add_argument("--cpu", metavar="CPU", help="CPU whose layout rules: a name, a file of CPUID text, host")
+    made.add_argument("--cpu", metavar="CPU", help="CPU whose layout rules: name, CPUID text file, host")
     add_common(made, formats=("json", "ndjson", "csv"))
     return made
 

@@ -27,7 +27,7 @@ xsave diff area.bin area.xsavec --cpu EPYC-Genoa
 
 def parser() -> Parser:
     """The verb's parser."""
-    made = Parser("diff", "What differs between two areas, threads or images. Exit 0: nothing; 1: something.", _EXAMPLES)
+    made = Parser("diff", "What differs between areas, threads or images. Exit 0: nothing; 1: something.", _EXAMPLES)
     made.add_argument("inputs", nargs="+", metavar="INPUT", help="two inputs, or one and two --thread")
     add_selection(made)
     made.add_argument("--cpu", metavar="CPU", help="CPU that wrote the inputs")

@@ -24,10 +24,10 @@ xsave layout host --supervisor --emit c -o xsave_layout.h
 
 def parser() -> Parser:
     """The verb's parser."""
-    made = Parser("layout", "Where a CPU puts every state component, in the standard and the compacted format.", _EXAMPLES)
+    made = Parser("layout", "Where a CPU puts every state component, in both formats.", _EXAMPLES)
     made.add_argument("cpu", nargs="?", default="host", metavar="CPU", help="a name, a file of CPUID text, host (default)")
     made.add_argument("--vs", metavar="CPU", help="a second CPU, side by side")
-    made.add_argument("--mask", metavar="MASK", help="components: 0xe7, avx512, SSE|AVX (default: all of XCR0)")
+    made.add_argument("--mask", metavar="MASK", help="0xe7, avx512, SSE|AVX (default: all of XCR0)")
     made.add_argument("--format", choices=("standard", "compacted"), help="one format only")
     made.add_argument("--supervisor", action="store_true", help="with the components of IA32_XSS")
     made.add_argument("--list", action="store_true", help="the CPUs that are known by name")

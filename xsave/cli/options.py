@@ -49,7 +49,7 @@ class Parser(argparse.ArgumentParser):
             if action not in self.common:
                 name = ", ".join(action.option_strings) or (action.metavar or action.dest)
                 value = f" {_value(action)}" if action.option_strings and action.nargs != 0 else ""
-                lines.append(f"  {name}{value}".ljust(24) + f" {action.help}")
+                lines.append(f"  {name}{value}".ljust(22) + f" {action.help}")
         forms = [f"{a.option_strings[0]}{f' {_value(a)}' if a.nargs != 0 else ''}" for a in self.common]
         line = "  common:"
         for word in forms:

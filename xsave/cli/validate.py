@@ -57,7 +57,7 @@ class Verdict:
 
 def parser() -> Parser:
     """The verb's parser."""
-    made = Parser("validate", "Would XRSTOR take the header on that CPU? Exit 0: yes; 1: no, with rule and byte.", _EXAMPLES)
+    made = Parser("validate", "Would XRSTOR take the header? Exit 0: yes; 1: no, and which rule and byte.", _EXAMPLES)
     made.add_argument("inputs", nargs="*", metavar="INPUT", help="raw area, hex dump, core, or -")
     made.add_argument("--cpu", metavar="CPU", help="CPU that restores (default: the input's own)")
     made.add_argument("--xcr0", metavar="MASK", help="XCR0 (default: all that the CPU has)")

@@ -100,8 +100,7 @@ def x87_kind(raw: "bytes | memoryview") -> str:
 
 
 def x87_text(raw: "bytes | memoryview") -> str:
-    """An 80-bit register in decimal: exact where a double holds it, else 21 significant digits (enough to tell any
-    two apart)."""
+    """An 80-bit register in decimal, to 21 significant digits: enough to tell any two apart."""
     mantissa, top = unpack("<QH", bytes(raw[:10]))
     kind = x87_kind(raw)
     sign = "-" if top >> 15 else ""
@@ -114,11 +113,6 @@ def x87_text(raw: "bytes | memoryview") -> str:
     if kind == "unsupported":
         return "unsupported encoding"
     shift = max(top & 0x7FFF, 1) - 16383 - 63
-    if -1000 < shift < 900:
-        value = x87_float(raw)
-        numerator, denominator = abs(value).as_integer_ratio()
-        if numerator << max(-shift, 0) == mantissa * denominator << max(shift, 0):
-            return _trim(repr(value))
     return sign + _decimal(mantissa, shift, 21)
 
 
