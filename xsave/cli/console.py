@@ -1,4 +1,4 @@
-"""Where output goes: stdout or a file that appears only when complete, with width, colour and character set; progress."""
+"""Where output goes: stdout, or a file that appears only when complete; its width, colour and characters; progress."""
 
 import os
 import sys
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 _STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
 
 # What --ascii puts in place of the few characters outside ASCII that reports use.
-_ASCII = str.maketrans({"…": "..", "×": "x", "–": "-", "→": "->", "≠": "!=", "≤": "<=", "·": "-", "∞": "inf", "↔": "<->"})
+_ASCII = str.maketrans(
+    {"…": "..", "×": "x", "–": "-", "→": "->", "≠": "!=", "≤": "<=", "·": "-", "∞": "inf", "↔": "<->"}
+)
 
 
 class Output:
@@ -41,7 +43,9 @@ class Output:
             self._open(self.path)
         return self
 
-    def __exit__(self, kind: "type[BaseException] | None", error: "BaseException | None", trace: "TracebackType | None") -> None:
+    def __exit__(
+        self, kind: "type[BaseException] | None", error: "BaseException | None", trace: "TracebackType | None"
+    ) -> None:
         if self._file is None:
             return
         try:
@@ -57,7 +61,7 @@ class Output:
 
     def _open(self, path: str) -> None:
         if os.path.exists(path) and not os.path.isfile(path):  # a device or pipe: nothing to rename over
-            self._file = open(path, "wb")
+            self._file = open(path, "wb")  # noqa: SIM115
             return
         folder, base = os.path.split(os.path.realpath(path))
         temporary = os.path.join(folder, f".{base[:200]}.{os.getpid()}.partial")

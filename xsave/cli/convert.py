@@ -93,7 +93,9 @@ def _converted(options: "argparse.Namespace", area: "Any", target: "Layout") -> 
         data = bytearray(transcode(area, source, target, lost=options.lost))
     except LayoutError as error:
         raise CommandError(
-            f"cannot be carried to {target.model.name}: {error}", 1, source=shown(options.input),
+            f"cannot be carried to {target.model.name}: {error}",
+            1,
+            source=shown(options.input),
             hint="--lost drop leaves them out",
         ) from None
     if not source.format and not target.format and _has_software_mask(area):
@@ -133,8 +135,9 @@ def _summary(stream: "Any", area: "Any", target: "Layout", lost: ComponentMask) 
     stream.flush()
 
 
-def _json(out: Output, options: "argparse.Namespace", area: "Any", target: "Layout", data: bytearray,
-          lost: ComponentMask) -> None:
+def _json(
+    out: Output, options: "argparse.Namespace", area: "Any", target: "Layout", data: bytearray, lost: ComponentMask
+) -> None:
     from xsave.cli.layout import layout_record
     from xsave.report import json as documents
 

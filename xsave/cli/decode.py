@@ -42,8 +42,14 @@ def run(options: "argparse.Namespace") -> int:
     return show(options, images(options, model, tally), chosen, wanted, tally, several)
 
 
-def show(options: "argparse.Namespace", opened: "Iterator[Image]", chosen: Selection,
-         wanted: "Callable[[int, Thread], bool]", tally: Tally, several: bool = False) -> int:
+def show(
+    options: "argparse.Namespace",
+    opened: "Iterator[Image]",
+    chosen: Selection,
+    wanted: "Callable[[int, Thread], bool]",
+    tally: Tally,
+    several: bool = False,
+) -> int:
     """Prints opened images in the form that the options ask for; returns the exit code. `several`: a JSON document of
     documents, whatever their number turns out to be."""
     printers = {"text": _text, "json": _json, "ndjson": _ndjson, "csv": _csv}
@@ -57,15 +63,26 @@ def show(options: "argparse.Namespace", opened: "Iterator[Image]", chosen: Selec
 
 def _nothing(options: "argparse.Namespace", chosen: Selection, state: "_Run") -> CommandError:
     if options.thread and not state.threads:
-        return CommandError(f"no thread {', '.join(options.thread)}", NO, source=state.source, hint="--all lists the threads")
+        return CommandError(
+            f"no thread {', '.join(options.thread)}", NO, source=state.source, hint="--all lists the threads"
+        )
     what = ", ".join(chosen.wanted or []) or "register of those components"
-    return CommandError(f"no thread's layout holds {what}", NO, source=state.source, hint="xsave decode FILE --all shows what there is")
+    return CommandError(
+        f"no thread's layout holds {what}", NO, source=state.source, hint="xsave decode FILE --all shows what there is"
+    )
 
 
 class _Run:
     # What all output forms share: options, output, selection, and what was met on the way.
-    def __init__(self, options: "argparse.Namespace", out: Output, chosen: Selection,
-                 wanted: "Callable[[int, Thread], bool]", tally: Tally, several: bool) -> None:
+    def __init__(
+        self,
+        options: "argparse.Namespace",
+        out: Output,
+        chosen: Selection,
+        wanted: "Callable[[int, Thread], bool]",
+        tally: Tally,
+        several: bool,
+    ) -> None:
         self.options = options
         self.out = out
         self.chosen = chosen
@@ -88,7 +105,7 @@ class _Run:
         progress.done()
 
     def registers(self, area: "Any") -> "dict[str, int | bytes]":
-        """The selected registers of an area."""
+        """The selected registers of an area: all of them where nothing narrows them."""
         if area is None:
             return {}
         if self.chosen.all:
@@ -108,7 +125,7 @@ class _Run:
 
     def finish(self, image: "Image") -> None:
         """Notes whether the image was only partly readable."""
-        if getattr(image, "truncated", False):
+        if getattr(image, "partial", False):
             self.tally.partial = True
 
 
@@ -146,12 +163,13 @@ def _first_screen(state: _Run, image: "Image") -> None:
     out.line()
     for line in screen.thread_lines(image, image.threads, out.width):
         out.line(line)
-    for warning in thread.warnings:
+    area, _, _, warnings = screen.state_of(thread)
+    for warning in warnings:
         warn(state.options, f"thread {thread.tid}: {warning}", state.source)
-    if thread.area is None:
+    if area is None:
         return
     lane = state.options.lane or "u64"
-    values = read(thread.area, in_use_names(thread.area))
+    values = read(area, in_use_names(area))
     out.line()
     out.line(out.style(f"thread {thread.tid}: registers in use, {lane} lanes, lane 0 first", "bold"))
     lines = list(register_lines(values, lane, None if state.options.lane else out.width))
@@ -179,14 +197,19 @@ def _narrowed(state: _Run, image: "Image") -> None:
         for line in screen.thread_lines(image, threads, out.width, None):
             out.line(line)
     for _, thread in screen.ordered(threads):
-        gpr, values = state.gpr(thread), state.registers(thread.area)
+        area, _, _, warnings = screen.state_of(thread)
+        gpr, values = state.gpr(thread), state.registers(area)
         if not gpr and not values:
             continue
         out.line()
-        out.line(out.style(f"thread {thread.tid}{' (crashed)' if thread.crashed else ''}, {lane} lanes, lane 0 first", "bold"))
+        out.line(
+            out.style(
+                f"thread {thread.tid}{' (crashed)' if thread.crashed else ''}, {lane} lanes, lane 0 first", "bold"
+            )
+        )
         for line in _gpr_lines(gpr):
             out.line(line)
-        for line in register_lines(values, lane, None, _tilecfg(thread.area, values)):
+        for line in register_lines(values, lane, None, _tilecfg(area, values)):
             out.line(line)
         for extra in thread.extra_states:
             values = state.registers(extra.area)
@@ -194,7 +217,7 @@ def _narrowed(state: _Run, image: "Image") -> None:
                 out.line(screen.extra_line(thread.tid, extra))
                 for line in register_lines(values, lane, None, _tilecfg(extra.area, values)):
                     out.line("  " + line)
-        for warning in thread.warnings:
+        for warning in warnings:
             warn(options, f"thread {thread.tid}: {warning}", state.source)
 
 
@@ -220,6 +243,7 @@ def _tilecfg(area: "Any", values: "dict[str, int | bytes]") -> "bytes | None":
 def thread_record(state: _Run, thread: "Thread") -> "dict[str, Any]":
     """A thread of the JSON document."""
     from xsave.report import json as documents
+    from xsave.report.screen import state_of
 
     def record(area: "Any") -> "dict[str, Any] | None":
         return None if area is None else documents.state_record(area, state.registers(area), state.options.lane)
@@ -234,7 +258,7 @@ def thread_record(state: _Run, thread: "Thread") -> "dict[str, Any]":
         }
         for each in thread.extra_states
     ]
-    return documents.thread_record(thread, record(thread.area), state.gpr(thread), extra)
+    return documents.thread_record(thread, record(state_of(thread)[0]), state.gpr(thread), extra)
 
 
 def _json(state: _Run, opened: "Iterator[Image]") -> None:
@@ -251,7 +275,9 @@ def _json(state: _Run, opened: "Iterator[Image]") -> None:
             state.out.write("\n")
         head = {"schema": "xsave.decode/1", **_provenance(state), **documents.image_record(image)}
         tail = (("diagnostics", [documents.diagnostic(text) for text in image.warnings]) for _ in (0,))
-        for piece in documents.stream(head, [("threads", (thread_record(state, each) for each in state.select(image)))], tail):
+        for piece in documents.stream(
+            head, [("threads", (thread_record(state, each) for each in state.select(image)))], tail
+        ):
             state.out.write(piece)
         state.finish(image)
     if several:
@@ -292,12 +318,16 @@ def _ndjson(state: _Run, opened: "Iterator[Image]") -> None:
 
 def _csv(state: _Run, opened: "Iterator[Image]") -> None:
     from xsave.report.json import register_record
+    from xsave.report.screen import state_of
     from xsave.report.text import row_text
 
     state.out.write("source,tid,state,register,value\r\n")
     for image in opened:
         for thread in state.select(image):
-            found = [("gpr", dict[str, "int | bytes"](state.gpr(thread))), ("thread", state.registers(thread.area))]
+            found = [
+                ("gpr", dict[str, "int | bytes"](state.gpr(thread))),
+                ("thread", state.registers(state_of(thread)[0])),
+            ]
             found += [(each.kind, state.registers(each.area)) for each in thread.extra_states]
             for kind, values in found:
                 for name, value in values.items():

@@ -99,7 +99,9 @@ def _only(image: "Image", word: str) -> "Thread":
     raise CommandError(f"no thread {word}", source=shown(str(image.source)), hint="xsave decode FILE lists the threads")
 
 
-def _matched(images: "list[Image]", sides: "list[list[Thread]]") -> "tuple[list[tuple[str, Thread | None, Thread | None]], list[str]]":
+def _matched(
+    images: "list[Image]", sides: "list[list[Thread]]"
+) -> "tuple[list[tuple[str, Thread | None, Thread | None]], list[str]]":
     # Threads of two images belong together by tid; single states (and images without a common tid) by position.
     a, b = sides
     tids = [{thread.tid for thread in side} for side in sides]
@@ -182,7 +184,9 @@ def _shrunk(name: str, values: "tuple[int | bytes | None, ...]") -> str:
     return f"{'xmm' if used <= 16 else 'ymm' if used <= 32 else 'zmm'}{row.index}"
 
 
-def _text(out: Output, options: "argparse.Namespace", found: "list[Difference]", compared: int, notes: "list[str]") -> None:
+def _text(
+    out: Output, options: "argparse.Namespace", found: "list[Difference]", compared: int, notes: "list[str]"
+) -> None:
     for note in notes:
         out.line(f"note: {note}")
     if not found:
@@ -197,7 +201,9 @@ def _text(out: Output, options: "argparse.Namespace", found: "list[Difference]",
         out.line(f"  {name:<10} A {sides[0]}")
         out.line(f"  {'':<10} B {sides[1]}")
     threads = len({each.thread for each in found})
-    out.line(f"{len(found)} difference{'' if len(found) == 1 else 's'} in {threads} of {max(compared, threads)} threads")
+    out.line(
+        f"{len(found)} difference{'' if len(found) == 1 else 's'} in {threads} of {max(compared, threads)} threads"
+    )
 
 
 def _sides(each: Difference, lane: str) -> "tuple[str, list[str]]":
@@ -231,7 +237,9 @@ def _tile_rows(each: Difference, value: bytes, lane: str) -> str:
     return first + (f" … +{len(rows) - 1} rows" if len(rows) > 1 else "")
 
 
-def _json(out: Output, options: "argparse.Namespace", found: "list[Difference]", compared: int, notes: "list[str]") -> None:
+def _json(
+    out: Output, options: "argparse.Namespace", found: "list[Difference]", compared: int, notes: "list[str]"
+) -> None:
     from xsave.report import json as documents
 
     def side(value: "int | bytes | None") -> "str | bool | None":

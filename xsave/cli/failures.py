@@ -53,8 +53,11 @@ def explain(error: BaseException, source: str = "") -> CommandError:
         error.source = error.source or source
         return error
     message = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
-    if source and message.startswith(f"{source}: "):
-        message = message[len(source) + 2 :]
+    for name in (source, "<stdin>", "<stream>", "<bytes>"):
+        if name and message.startswith(f"{name}: "):
+            message = message[len(name) + 2 :]
+    if isinstance(error.__cause__, OSError) and not isinstance(error, OSError):
+        error = error.__cause__  # a reader's words around what the system said
     if isinstance(error, FormatError):
         if error.offset is not None and not _says_where(message, error.offset):
             message += f" (at offset {error.offset:#x})"

@@ -4,6 +4,7 @@ import os
 import sys
 
 from xsave.cli.failures import NO, NO_INPUT, PARTIAL, CommandError, explain, report
+from xsave.errors import LayoutError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,7 +52,9 @@ def expand(words: "list[str]") -> "Iterator[Input]":
         words = ["-"]
     for word in words:
         if "://" in word and not os.path.exists(word):
-            raise CommandError("URLs are not supported by this build", NO_INPUT, source=word, hint="download the file first")
+            raise CommandError(
+                "URLs are not supported by this build", NO_INPUT, source=word, hint="download the file first"
+            )
         if os.path.isdir(word):
             yield from _walk(word)
         elif any(mark in word for mark in "*?[") and not os.path.exists(word):
@@ -90,6 +93,9 @@ def open_image(name: str, cpu: "CpuModel | None") -> "Image":
         if name == "-":
             return open_any(sys.stdin.buffer, cpu=cpu)
         return open_any(name, cpu=cpu)
+    except LayoutError as error:
+        hint = "leave out --cpu: the input says which layout it has" if cpu is not None else ""
+        raise CommandError(str(error), NO_INPUT, source=shown(name), hint=hint) from error
     except Exception as error:
         raise blamed(error, name) from error
 

@@ -25,7 +25,9 @@ xsave layout host --supervisor --emit c -o xsave_layout.h
 def parser() -> Parser:
     """The verb's parser."""
     made = Parser("layout", "Where a CPU puts every state component, in both formats.", _EXAMPLES)
-    made.add_argument("cpu", nargs="?", default="host", metavar="CPU", help="a name, a file of CPUID text, host (default)")
+    made.add_argument(
+        "cpu", nargs="?", default="host", metavar="CPU", help="a name, a file of CPUID text, host (default)"
+    )
     made.add_argument("--vs", metavar="CPU", help="a second CPU, side by side")
     made.add_argument("--mask", metavar="MASK", help="0xe7, avx512, SSE|AVX (default: all of XCR0)")
     made.add_argument("--format", choices=("standard", "compacted"), help="one format only")
@@ -47,7 +49,9 @@ def run(options: "argparse.Namespace") -> int:
             return 0
         models = [cpu(options.cpu)] + ([cpu(options.vs)] if options.vs else [])
         formats = [options.format] if options.format else ["standard", "compacted"]
-        layouts = [(model, name, made) for model in models for name in formats if (made := _layout(options, model, name))]
+        layouts = [
+            (model, name, made) for model in models for name in formats if (made := _layout(options, model, name))
+        ]
         if not layouts:
             raise usage("layout: the standard format holds no supervisor component", "--format compacted")
         if form == "json":
@@ -70,8 +74,10 @@ def _layout(options: "argparse.Namespace", model: "CpuModel", name: str) -> "Lay
     from xsave.layout import COMPACTED, STANDARD, Layout
 
     compacted = name == "compacted"
-    wanted = int(mask(options.mask)) if options.mask else int(model.xcr0_mask) | (
-        int(model.xss_mask) if options.supervisor else 0
+    wanted = (
+        int(mask(options.mask))
+        if options.mask
+        else int(model.xcr0_mask) | (int(model.xss_mask) if options.supervisor else 0)
     )
     if not compacted and options.format is None:  # beside the compacted one: the user components alone
         wanted &= ~int(model.xss_mask)
@@ -158,8 +164,16 @@ def _list(out: Output, form: str) -> None:
             out.write(piece)
         out.line()
         return
-    rows = [[model.name, model.vendor, f"{int(model.xcr0_mask):#x}", f"{int(model.xss_mask):#x}",
-             str(size) if (size := _whole(model)) else "-"] for model in models]
+    rows = [
+        [
+            model.name,
+            model.vendor,
+            f"{int(model.xcr0_mask):#x}",
+            f"{int(model.xss_mask):#x}",
+            str(size) if (size := _whole(model)) else "-",
+        ]
+        for model in models
+    ]
     for line in table(["NAME", "VENDOR", "XCR0", "IA32_XSS", "BYTES"], rows, {2, 3, 4}):
         out.line(line)
 
@@ -195,16 +209,18 @@ def layout_record(layout: "Layout") -> "dict[str, Any]":
     rows = []
     for component in layout.mask:
         row = layout.model.components[component]
-        rows.append({
-            "number": int(component),
-            "name": component.info.name,
-            "offset": layout.extents(component)[0][0],
-            "size": row.size,
-            "extents": [{"offset": offset, "size": size} for offset, size in layout.extents(component)],
-            "align64": row.align64,
-            "supervisor": row.supervisor,
-            "xfd": row.xfd,
-        })
+        rows.append(
+            {
+                "number": int(component),
+                "name": component.info.name,
+                "offset": layout.extents(component)[0][0],
+                "size": row.size,
+                "extents": [{"offset": offset, "size": size} for offset, size in layout.extents(component)],
+                "align64": row.align64,
+                "supervisor": row.supervisor,
+                "xfd": row.xfd,
+            }
+        )
     return {
         "cpu": layout.model.name or None,
         "provenance": layout.model.provenance,

@@ -62,19 +62,18 @@ def process_image(pid: int) -> "Image":
 def snapshot(threads: "Any", source: str) -> "Image":
     """Live threads as an image of the layout that this CPU enumerates."""
     from xsave.images import open as open_any
+    from xsave.images.core_writer import core_bytes
     from xsave.models import CpuModel
 
-    image = open_any(core_of(threads), cpu=CpuModel.host())
+    model = CpuModel.host()
+    try:
+        core = core_bytes(threads, model=model)
+    except ValueError as error:
+        raise CommandError(str(error), NO_INPUT, source=source) from error
+    image = open_any(core, cpu=model)
     image.kind = "live process"
     image.source = source
     return image
-
-
-def core_of(threads: "Any") -> bytes:
-    """Live threads as an ELF core file: the kernel's bytes in the notes that a core would have."""
-    from xsave.images.core_writer import write_core
-
-    return write_core(threads)
 
 
 def _permission_hint(text: str, pid: int) -> str:

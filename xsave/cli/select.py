@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 # General registers as images name them.
 GENERAL = (
-    "rip rsp rflags eflags rax rbx rcx rdx rsi rdi rbp r8 r9 r10 r11 r12 r13 r14 r15 orig_rax cs ss ds es fs gs fs_base "
-    "gs_base eip esp eax ebx ecx edx esi edi ebp orig_eax"
+    "rip rsp rflags eflags rax rbx rcx rdx rsi rdi rbp r8 r9 r10 r11 r12 r13 r14 r15 orig_rax cs ss ds es fs gs "
+    "fs_base gs_base eip esp eax ebx ecx edx esi edi ebp orig_eax"
 ).split()
 _ALIASES = {"gpr": GENERAL, "pc": ["rip", "eip"], "flags": ["rflags", "eflags"]}
 
@@ -95,7 +95,9 @@ def in_use_names(area: "Any") -> "list[str]":
     compacted = area.format == COMPACTED
     names = register_names(int(area.xstate_bv) & int(area.layout.mask), compacted)
     if "mxcsr" not in names and "mxcsr" in register_names(int(area.layout.mask), compacted):
-        at = next((i for i, name in enumerate(names) if name not in ("fcw", "fsw", "ftw", "fop", "fip", "fdp")), len(names))
+        at = next(
+            (i for i, name in enumerate(names) if name not in ("fcw", "fsw", "ftw", "fop", "fip", "fdp")), len(names)
+        )
         names.insert(at, "mxcsr")
     return [name for name in names if name != "mxcsr_mask"]
 
@@ -163,8 +165,12 @@ def add_selection(parser: "argparse.ArgumentParser", *, thread: bool = True) -> 
     parser.add_argument("--reg", action="append", metavar="NAMES", help="registers: zmm0,k1 zmm0-3 zmm 'tmm*' rip gpr")
     parser.add_argument("--component", action="append", metavar="MASK", help="components: AVX avx512 amx 0xe7")
     if thread:
-        parser.add_argument("--thread", action="append", metavar="TID", help="threads: tid, crashed, or #N in file order")
-    parser.add_argument("-t", dest="lane", choices=LANE_TYPES, metavar="TYPE", help="lanes: u8..u64 i8..i64 f16 bf16 f32 f64")
+        parser.add_argument(
+            "--thread", action="append", metavar="TID", help="threads: tid, crashed, or #N in file order"
+        )
+    parser.add_argument(
+        "-t", dest="lane", choices=LANE_TYPES, metavar="TYPE", help="lanes: u8..u64 i8..i64 f16 bf16 f32 f64"
+    )
 
 
 def selection(options: "argparse.Namespace") -> Selection:

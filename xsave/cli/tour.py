@@ -90,16 +90,26 @@ def run(options: "argparse.Namespace") -> int:
             if options.form == "text" and tour.compared > before:
                 verdict = out.style("agree", "green") if agreed else out.style("DIFFER", "red")
                 out.line(f"  {tour.compared - before:,} values {verdict}, {seconds * 1000:.1f} ms")
-            records.append({
-                "name": name, "seconds": round(seconds, 6), "agreed": agreed, "compared": tour.compared - before, "lines": lines,
-            })
+            records.append(
+                {
+                    "name": name,
+                    "seconds": round(seconds, 6),
+                    "agreed": agreed,
+                    "compared": tour.compared - before,
+                    "lines": lines,
+                }
+            )
         for text in tour.wrong[:5] if options.form == "text" else []:
             out.line(out.style(f"  wrong: {text}", "red"))
         total = perf_counter() - started
         if options.form == "json":
             _json(out, tour, records)
         else:
-            answer = f"all {tour.compared:,} values agree" if not tour.wrong else f"{len(tour.wrong):,} of {tour.compared:,} values differ"
+            answer = (
+                f"all {tour.compared:,} values agree"
+                if not tour.wrong
+                else f"{len(tour.wrong):,} of {tour.compared:,} values differ"
+            )
             out.line(out.style(f"{answer}, {total:.2f} s", "bold"))
     return NO if tour.wrong else DONE
 
@@ -125,7 +135,8 @@ def this_cpu(tour: Tour) -> "Iterator[str]":
 
     model = CpuModel.host()
     yield f"This CPU: {model.name} ({model.profile})"
-    yield f"XCR0 {mask_text(Host.xcr0)}, {Host.layout().size:,} bytes standard, {Host.layout('XSAVEC').size:,} compacted"
+    sizes = f"{Host.layout().size:,} bytes standard, {Host.layout('XSAVEC').size:,} compacted"
+    yield f"XCR0 {mask_text(Host.xcr0)}, {sizes}"
 
 
 def own_state(tour: Tour) -> "Iterator[str]":
@@ -153,7 +164,7 @@ def kernel_core(tour: Tour) -> "Iterator[str]":
 
     yield f"A child of {_THREADS} threads loads known constants into every register, then dies"
     with Child(_THREADS, directory=tour.folder) as child:
-        expected = {tid: child.expected(index) for index, tid in enumerate(child.tids)}
+        expected: "dict[int, Values]" = {tid: child.expected(index) for index, tid in enumerate(child.tids)}
         tiles = "AMX tiles too" if child.tiles else "no AMX here" if child.permission == 1 else "AMX refused"
         path, reason = child.crash()
     if path is not None:
@@ -167,14 +178,16 @@ def kernel_core(tour: Tour) -> "Iterator[str]":
 
 
 def _own_core(tour: Tour) -> "tuple[str, dict[int, Values]]":
-    from xsave.cli.live import core_of
+    from signal import SIGILL
+
     from xsave.host import Child, live_threads
+    from xsave.images.core_writer import write_core
+    from xsave.models import CpuModel
 
     path = os.path.join(tour.folder, "own.core")
     with Child(_THREADS, directory=tour.folder) as child:
         expected: "dict[int, Values]" = {tid: child.expected(index) for index, tid in enumerate(child.tids)}
-        with open(path, "wb") as file:
-            file.write(core_of(live_threads(child.pid)))
+        write_core(path, live_threads(child.pid), model=CpuModel.host(), signal=int(SIGILL))
     return path, expected
 
 
@@ -195,14 +208,11 @@ def decoded_core(tour: Tour) -> "Iterator[str]":
         count = tour.compare(f"thread {number}", decode(thread.area), expected)
         mark = "crashed" if thread.crashed else "waiting"
         yield f"thread {number} ({mark}): {in_use(thread.area.xstate_bv)}, {count} registers"
-    name = next(name for name in ("zmm0", "ymm0", "xmm0") if name in next(iter(tour.expected.values())))
-    value = bytes(next(t for t in threads.values() if t.crashed or len(threads) == 1).area[name]) if _crashed(threads) else b""
-    if value:
-        yield f"{name} of the crashed thread as floats: {row_text(value, 'f32', 44)}"
-
-
-def _crashed(threads: "Mapping[int, Any]") -> bool:
-    return any(thread.crashed and thread.area is not None for thread in threads.values())
+    first_tid = next(iter(tour.expected))
+    area = threads[first_tid].area if first_tid in threads else None
+    if area is not None:
+        name = next(name for name in ("zmm0", "ymm0", "xmm0") if name in tour.expected[first_tid])
+        yield f"{name} of thread 0 as floats: {row_text(bytes(area[name]), 'f32', 44)}"
 
 
 def converted(tour: Tour) -> "Iterator[str]":
@@ -230,10 +240,12 @@ def converted(tour: Tour) -> "Iterator[str]":
     for _, target in path[1:]:
         area = Area(transcode(area, area.layout, target, lost="drop"), target)
     elapsed = (perf_counter() - started) * 1e6 / (len(path) - 1)
-    yield " → ".join(f"{name} {layout.size:,}" for name, layout in path)
+    yield " → ".join(f"{name} {layout.size:,}" for name, layout in path[:2]) + " →"
+    yield " → ".join(f"{name} {layout.size:,}" for name, layout in path[2:])
     dropped = int(source.xstate_bv) & ~int(other.xcr0_mask)
     expected = {
-        name: value for name, value in decode(source).items()
+        name: value
+        for name, value in decode(source).items()
         if name != "mxcsr_mask" and not dropped >> REGISTERS[name].component & 1
     }
     tour.compare("after the round trip", decode(area), expected)
@@ -249,7 +261,10 @@ def _another_cpu(layout: "Any") -> "Any":
     from xsave.layout import STANDARD, Layout
     from xsave.models import CpuModel
 
-    models = [CpuModel.named(name) for name in ("SapphireRapids", "EPYC-Genoa", "Skylake-Server", "Icelake-Server", "EPYC-Milan")]
+    models = [
+        CpuModel.named(name)
+        for name in ("SapphireRapids", "EPYC-Genoa", "Skylake-Server", "Icelake-Server", "EPYC-Milan")
+    ]
     for model in models:
         if not layout.mask & ~model.xcr0_mask and Layout(model, layout.mask, STANDARD).offsets != layout.offsets:
             return model

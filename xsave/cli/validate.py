@@ -1,5 +1,7 @@
 """`xsave validate`: would XRSTOR (or XRSTORS) take an area's header on a CPU? Which rule, which byte."""
 
+import sys
+
 from xsave.cli.console import Output
 from xsave.cli.failures import DONE, NO, NO_INPUT, CommandError, explain
 from xsave.cli.inputs import Input, expand, shown
@@ -23,6 +25,10 @@ xsave validate task.bin --cpu SapphireRapids --xss cet
 """
 
 
+# An area is far smaller; what follows it in a file is not looked at.
+_LIMIT = 1 << 20
+
+
 class Subject:
     """One area to judge: its bytes, where they came from, and the CPU that the input itself points to."""
 
@@ -40,8 +46,15 @@ class Verdict:
 
     __slots__ = ("findings", "format", "model", "subject", "xcr0", "xss")
 
-    def __init__(self, subject: Subject, model: "CpuModel", form: str, xcr0: ComponentMask, xss: "ComponentMask | None",
-                 findings: "list[tuple[str, int, str, bool]]") -> None:
+    def __init__(
+        self,
+        subject: Subject,
+        model: "CpuModel",
+        form: str,
+        xcr0: ComponentMask,
+        xss: "ComponentMask | None",
+        findings: "list[tuple[str, int, str, bool]]",
+    ) -> None:
         self.subject = subject
         self.model = model
         self.format = form
@@ -72,7 +85,9 @@ def run(options: "argparse.Namespace") -> int:
     model = cpu(options.cpu) if options.cpu else None
     xcr0 = mask(options.xcr0) if options.xcr0 else None
     xss = mask(options.xss) if options.xss else None
-    verdicts = [judge(each, model, xcr0, xss) for item in expand(options.inputs) for each in _subjects(item, model, options)]
+    verdicts = [
+        judge(each, model, xcr0, xss) for item in expand(options.inputs) for each in _subjects(item, model, options)
+    ]
     if not verdicts:
         raise CommandError("no area in the input", NO_INPUT)
     with Output.of(options) as out:
@@ -84,7 +99,9 @@ def run(options: "argparse.Namespace") -> int:
     return DONE if all(verdict.valid for verdict in verdicts) else NO
 
 
-def judge(subject: Subject, model: "CpuModel | None", xcr0: "ComponentMask | None", xss: "ComponentMask | None") -> Verdict:
+def judge(
+    subject: Subject, model: "CpuModel | None", xcr0: "ComponentMask | None", xss: "ComponentMask | None"
+) -> Verdict:
     """What a CPU would say of an area. `model` and `xcr0` default to the input's own CPU and all that it has."""
     from xsave.area import header_findings
     from xsave.models import CpuModel
@@ -113,8 +130,9 @@ def judge(subject: Subject, model: "CpuModel | None", xcr0: "ComponentMask | Non
     return Verdict(subject, model, "compacted" if compacted else "standard", xcr0, xss, findings)
 
 
-def _size_finding(data: "bytes | memoryview", model: "CpuModel", allowed: int,
-                  compacted: bool) -> "list[tuple[str, int, str, bool]]":
+def _size_finding(
+    data: "bytes | memoryview", model: "CpuModel", allowed: int, compacted: bool
+) -> "list[tuple[str, int, str, bool]]":
     # The bytes that a restore would read must be there: the slots of XCOMP_BV, or the components in use.
     from xsave.layout import COMPACTED, STANDARD, Layout
 
@@ -126,48 +144,57 @@ def _size_finding(data: "bytes | memoryview", model: "CpuModel", allowed: int,
         return []
     if len(data) >= layout.size:
         return []
-    text = f"the area ends at byte {len(data)}, {ComponentMask(wanted)} needs {layout.size} bytes: #PF, or another's data"
+    text = (
+        f"the area ends at byte {len(data)}, {ComponentMask(wanted)} needs {layout.size} bytes: #PF, or another's data"
+    )
     return [("SIZE", len(data), text, True)]
 
 
 def _subjects(item: Input, model: "CpuModel | None", options: "argparse.Namespace") -> "Iterator[Subject]":
     from xsave.images import open as open_any
 
-    wanted = thread_filter(options.thread)
-    source = _bytes_of(item.name) if item.name == "-" else item.name
+    name = shown(item.name)
+    source = sys.stdin.buffer.read(_LIMIT) if item.name == "-" else item.name
     try:
-        image = open_any(source, cpu=model)
-        found = [t for index, t in enumerate(image.threads) if wanted(index, t)]
-        several = len(image.threads) > 1 or image.threads[0].tid != 0
-        subjects = [
-            Subject(shown(item.name), t.tid if several else None, memoryview(t.area), t.area.layout.model)
-            for t in found
-            if t.area is not None
-        ]
-    except FormatError as error:
-        data = _raw(item.name, source)
-        if data is None or len(data) < 576 or data[:4] == b"\x7fELF":
-            raise explain(error, source=shown(item.name)) from error
-        subjects = [Subject(shown(item.name), None, data, None)]
-    except OSError as error:
-        raise explain(error, source=shown(item.name)) from error
-    yield from subjects
+        data = _area_bytes(source)
+        if data is not None:
+            yield Subject(name, None, data, model or _suggested(data))
+            return
+        wanted = thread_filter(options.thread)
+        for index, thread in enumerate(open_any(source, cpu=model).threads):
+            if wanted(index, thread) and thread.area is not None:
+                yield Subject(name, thread.tid, memoryview(thread.area), thread.area.layout.model)
+    except (FormatError, OSError) as error:
+        raise explain(error, source=name) from error
 
 
-def _bytes_of(name: str) -> bytes:
-    import sys
+def _area_bytes(source: "str | bytes") -> "bytes | None":
+    # The bytes of an input that is one area, or shows one in hex, whatever its header says; None for a core file.
+    from xsave.images.hexdump import looks_like_text, parse_hex
+    from xsave.images.source import open_source
 
-    return sys.stdin.buffer.read(_LIMIT)
+    opened = open_source(source)
+    try:
+        if not opened.seekable:
+            opened.retain(0, _LIMIT)
+        head = opened.read(0, 4096)
+        if head.startswith(b"\x7fELF"):
+            return None
+        data = opened.read(0, _LIMIT)
+        return parse_hex(data, opened.name)[0] if looks_like_text(head) else data
+    finally:
+        opened.close()
 
 
-_LIMIT = 64 << 20
+def _suggested(data: bytes) -> "CpuModel | None":
+    # The CPU that the area itself points to, where it is good enough to say.
+    from xsave.images import open as open_any
 
-
-def _raw(name: str, source: "str | bytes") -> "bytes | None":
-    # The bytes of an input that is no image because its header breaks the rules: that is what is asked about.
-    from xsave.images.hexdump import area_bytes
-
-    return area_bytes(source, _LIMIT)
+    try:
+        area = open_any(data).threads[0].area
+        return None if area is None else area.layout.model
+    except FormatError:
+        return None
 
 
 def _instruction(verdict: Verdict) -> str:
@@ -179,7 +206,9 @@ def _text(out: Output, verdict: Verdict) -> None:
 
     subject = verdict.subject
     place = printable(subject.label) + (f" thread {subject.tid}" if subject.tid is not None else "")
-    allowed = f"XCR0 {mask_text(verdict.xcr0)}" + ("" if verdict.xss is None else f", IA32_XSS {mask_text(verdict.xss)}")
+    allowed = f"XCR0 {mask_text(verdict.xcr0)}" + (
+        "" if verdict.xss is None else f", IA32_XSS {mask_text(verdict.xss)}"
+    )
     answer = out.style("valid", "green") if verdict.valid else out.style("invalid", "red")
     out.line(f"{place}: {verdict.format}, {len(subject.data):,} bytes: {answer} for {_instruction(verdict)}")
     out.line(f"  on {verdict.model.name}, {allowed}")

@@ -32,5 +32,3 @@ def area_table(area: "Area") -> str:
 
 def _dim(used: str) -> str:
     return ' style="opacity:.55"' if used == "init" else ""
-
-

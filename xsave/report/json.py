@@ -14,8 +14,18 @@ if TYPE_CHECKING:
 
     from xsave.images import Image, Thread
 
-__all__ = ["diagnostic", "dumps", "image_record", "lane_values", "mask_record", "register_record", "schema",
-           "state_record", "stream", "thread_record"]
+__all__ = [
+    "diagnostic",
+    "dumps",
+    "image_record",
+    "lane_values",
+    "mask_record",
+    "register_record",
+    "schema",
+    "state_record",
+    "stream",
+    "thread_record",
+]
 
 
 def dumps(record: object) -> str:
@@ -25,8 +35,11 @@ def dumps(record: object) -> str:
     return plain(record, allow_nan=False, ensure_ascii=True)
 
 
-def stream(head: "Mapping[str, object]", lists: "Iterable[tuple[str, Iterable[object]]]",
-           tail: "Iterable[tuple[str, object]]" = ()) -> "Iterator[str]":
+def stream(
+    head: "Mapping[str, object]",
+    lists: "Iterable[tuple[str, Iterable[object]]]",
+    tail: "Iterable[tuple[str, object]]" = (),
+) -> "Iterator[str]":
     """One document in pieces, so that memory does not grow with its lists: the members of `head`, then each list item
     by item, then `tail`, which is only looked at when the lists are through."""
     lines = [f"  {dumps(key)}: {dumps(value)}" for key, value in head.items()]
@@ -99,26 +112,32 @@ def state_record(area: "Any", values: "Mapping[str, int | bytes]", lane: "str | 
     if lane is not None:
         record["lanes"] = {
             "type": lane,
-            "registers": {name: lane_values(name, value, lane) for name, value in values.items() if isinstance(value, bytes)},
+            "registers": {
+                name: lane_values(name, value, lane) for name, value in values.items() if isinstance(value, bytes)
+            },
         }
     return record
 
 
-def thread_record(thread: "Thread", state: "Mapping[str, object] | None", gpr: "Mapping[str, int]",
-                  extra: "Iterable[object]" = ()) -> "dict[str, Any]":
+def thread_record(
+    thread: "Thread", state: "Mapping[str, object] | None", gpr: "Mapping[str, int]", extra: "Iterable[object]" = ()
+) -> "dict[str, Any]":
     """One thread: identity, general registers, and the members of `state_record` (`registers` empty and the others
     absent where the thread has no floating-point state)."""
+    from xsave.report.screen import state_of
+
+    _, rule, confidence, warnings = state_of(thread)
     return {
         "tid": thread.tid,
         "name": thread.name or None,
         "signal": thread.signal,
         "pc": None if thread.pc is None else f"{thread.pc:#x}",
         "crashed": bool(thread.crashed),
-        "evidence": {"rule": thread.evidence.rule, "confidence": thread.evidence.confidence},
+        "evidence": {"rule": rule, "confidence": confidence},
         "gpr": {name: f"{value:#x}" for name, value in gpr.items()},
         **(state if state is not None else {"registers": {}}),
         "extra_states": list(extra),
-        "diagnostics": [diagnostic(text) for text in thread.warnings],
+        "diagnostics": [diagnostic(text) for text in warnings],
     }
 
 

@@ -1,5 +1,6 @@
 """The first screen: what an image is, which layout rules it and how that is known, one line a thread."""
 
+from xsave.errors import FormatError
 from xsave.report.text import in_use, mask_text, printable, table
 
 TYPE_CHECKING = False
@@ -9,7 +10,17 @@ if TYPE_CHECKING:
 
     from xsave.images import Image, Thread
 
-__all__ = ["THREAD_LIMIT", "area_format", "heading", "layout_line", "ordered", "signal_name", "thread_lines"]
+__all__ = [
+    "THREAD_LIMIT",
+    "area_format",
+    "extra_line",
+    "heading",
+    "layout_line",
+    "ordered",
+    "signal_name",
+    "state_of",
+    "thread_lines",
+]
 
 THREAD_LIMIT = 40
 
@@ -37,6 +48,16 @@ def ordered(threads: "Sequence[Thread]") -> "Iterator[tuple[int, Thread]]":
             yield index, thread
 
 
+def state_of(thread: "Thread") -> "tuple[Any, str, str, list[str]]":
+    """A thread's area (or None), rule and confidence of its layout, and warnings; a state that cannot be read is a
+    warning, so that one thread's damage does not hide the others."""
+    try:
+        evidence = thread.evidence
+        return thread.area, evidence.rule, evidence.confidence, list(thread.warnings)
+    except FormatError as error:
+        return None, "unreadable", "none", [str(error)]
+
+
 def area_format(area: "Any") -> str:
     """`standard` or `compacted`."""
     from xsave.layout import COMPACTED
@@ -60,17 +81,19 @@ def heading(image: "Image", threads: "Sequence[Thread]") -> "Iterator[str]":
 
 def layout_line(thread: "Thread") -> "Iterator[str]":
     """Which CPU's layout rules the thread's area, and how that is known."""
-    area = thread.area
+    area, rule, confidence, _ = state_of(thread)
     if area is None:
-        yield f"layout: none, no floating-point state in the file ({thread.evidence.rule})"
+        yield f"layout: none, no floating-point state in the file ({printable(rule)})"
         return
     layout = area.layout
     model = layout.model.name or "unnamed CPU"
     yield f"layout: {area_format(area)}, {layout.size:,} bytes, {mask_text(layout.mask)}"
-    yield f"cpu:    {printable(model)}, known by {printable(thread.evidence.rule)} ({thread.evidence.confidence})"
+    yield f"cpu:    {printable(model)}, known by {printable(rule)} ({confidence})"
 
 
-def thread_lines(image: "Image", threads: "Sequence[Thread]", width: int, limit: "int | None" = THREAD_LIMIT) -> "Iterator[str]":
+def thread_lines(
+    image: "Image", threads: "Sequence[Thread]", width: int, limit: "int | None" = THREAD_LIMIT
+) -> "Iterator[str]":
     """One line a thread, the crashed one first and marked, at most `limit` and a count of the rest; then what the masks
     mean where names did not fit."""
     rows: "list[list[str]]" = []
@@ -79,20 +102,22 @@ def thread_lines(image: "Image", threads: "Sequence[Thread]", width: int, limit:
     for count, (_, thread) in enumerate(ordered(threads)):
         if limit is not None and count == limit:
             break
-        area = thread.area
+        area, _, confidence, _ = state_of(thread)
         use = "-" if area is None else f"{int(area.xstate_bv):#x}"
         if area is not None:
             masks[int(area.xstate_bv)] = None
-        rows.append([
-            "*" if thread.crashed else " ",
-            str(thread.tid),
-            printable(thread.name or "-"),
-            signal_name(thread.signal, image.os),
-            "-" if thread.pc is None else f"{thread.pc:#x}",
-            "-" if area is None else area_format(area),
-            thread.evidence.confidence,
-            use,
-        ])
+        rows.append(
+            [
+                "*" if thread.crashed else " ",
+                str(thread.tid),
+                printable(thread.name or "-"),
+                signal_name(thread.signal, image.os),
+                "-" if thread.pc is None else f"{thread.pc:#x}",
+                "-" if area is None else area_format(area),
+                confidence,
+                use,
+            ]
+        )
         extras += [(thread.tid, extra) for extra in thread.extra_states]
     header = ["", "TID", "NAME", "SIGNAL", "PC", "FORMAT", "EVIDENCE", "IN USE"]
     named = [[*row[:-1], row[-1] if row[-1] == "-" else f"{row[-1]} {in_use(int(row[-1], 16))}"] for row in rows]

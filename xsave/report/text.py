@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 __all__ = ["in_use", "mask_text", "printable", "register_lines", "row_text", "table", "tile_shape"]
 
 # The manual speaks of AVX-512 state and AMX state where all of their components are meant (SDM1 13.1).
-_GROUPS = (("AVX-512", 7 << 5, Component.OPMASK), ("AMX", 3 << 17, Component.TILECFG), ("MPX", 3 << 3, Component.BNDREGS))
+_GROUPS = (
+    ("AVX-512", 7 << 5, Component.OPMASK),
+    ("AMX", 3 << 17, Component.TILECFG),
+    ("MPX", 3 << 3, Component.BNDREGS),
+)
 
 
 def in_use(mask: int) -> str:
@@ -44,20 +48,26 @@ def printable(text: str) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
-def table(header: "Sequence[str]", rows: "Sequence[Sequence[str]]", right: "frozenset[int] | set[int]" = frozenset(),
-          indent: str = "") -> "Iterator[str]":
+def table(
+    header: "Sequence[str]",
+    rows: "Sequence[Sequence[str]]",
+    right: "frozenset[int] | set[int]" = frozenset(),
+    indent: str = "",
+) -> "Iterator[str]":
     """Lines of a table with columns as wide as their content, two blanks apart; `right` aligns columns right."""
     widths = [len(cell) for cell in header]
     for row in rows:
         widths = [max(width, len(cell)) for width, cell in zip(widths, row, strict=True)]
     for row in [header, *rows] if any(header) else rows:
-        cells = [cell.rjust(w) if i in right else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))]
+        cells = [
+            cell.rjust(w) if i in right else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+        ]
         yield (indent + "  ".join(cells)).rstrip()
 
 
 def row_text(data: "bytes | memoryview", lane: str, width: "int | None" = None, runs: bool = True) -> str:
-    """One register as lanes of one type, lane 0 first; runs of three and more equal lanes stand once with a count unless
-    `runs` is false. With `width`, cut at a lane with the number of lanes left out."""
+    """One register as lanes of one type, lane 0 first; runs of three and more equal lanes stand once with a count
+    unless `runs` is false. With `width`, cut at a lane with the number of lanes left out."""
     values = lanes(data, lane)
     if not runs:
         return " ".join(lane_text(value, lane) for value in values)
@@ -78,7 +88,8 @@ def row_text(data: "bytes | memoryview", lane: str, width: "int | None" = None, 
     if width is None or len(whole) <= width:
         return whole
     room = width - len(f" … +{len(values)}")
-    kept, used, count = [], 0, 0
+    kept: "list[str]" = []
+    used = count = 0
     for text, lane_count in groups:
         used += len(text) + (1 if kept else 0)
         if used > room and kept:
@@ -99,8 +110,9 @@ def tile_shape(tilecfg: "bytes | None", index: int) -> "tuple[int, int] | None":
     return tilecfg[48 + index], tilecfg[16 + 2 * index] | tilecfg[17 + 2 * index] << 8
 
 
-def register_lines(values: "Mapping[str, int | bytes]", lane: str, width: "int | None" = None,
-                   tilecfg: "bytes | None" = None) -> "Iterator[str]":
+def register_lines(
+    values: "Mapping[str, int | bytes]", lane: str, width: "int | None" = None, tilecfg: "bytes | None" = None
+) -> "Iterator[str]":
     """The registers `values` (as `decode` names them) as lines: scalars several a line, vectors one a line, a run of
     zero registers of a family in one line.
 
@@ -135,8 +147,15 @@ def register_lines(values: "Mapping[str, int | bytes]", lane: str, width: "int |
         at += 1
 
 
-def _wide(name: str, data: bytes, lane: str, margin: int, width: "int | None", tilecfg: "bytes | None",
-          values: "Mapping[str, int | bytes]") -> "Iterator[str]":
+def _wide(
+    name: str,
+    data: bytes,
+    lane: str,
+    margin: int,
+    width: "int | None",
+    tilecfg: "bytes | None",
+    values: "Mapping[str, int | bytes]",
+) -> "Iterator[str]":
     room = None if width is None else width - margin - 1
     row = REGISTERS[name]
     if row.family == "st":
@@ -153,8 +172,9 @@ def _wide(name: str, data: bytes, lane: str, margin: int, width: "int | None", t
         yield f"{name:<{margin}} {row_text(data, lane, room)}"
 
 
-def _tile(name: str, data: bytes, lane: str, margin: int, room: "int | None",
-          shape: "tuple[int, int] | None") -> "Iterator[str]":
+def _tile(
+    name: str, data: bytes, lane: str, margin: int, room: "int | None", shape: "tuple[int, int] | None"
+) -> "Iterator[str]":
     rows, row_bytes = shape if shape is not None and shape[0] and shape[1] else (16, 64)
     rows, row_bytes = min(rows, 16), min(row_bytes, 64)
     note = f"{rows} rows of {row_bytes} bytes" if shape is not None else "no shape configured"

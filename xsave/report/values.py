@@ -136,5 +136,5 @@ def _decimal(mantissa: int, shift: int, digits: int) -> str:
         if exponent < 0:
             return "0." + "0" * (-exponent - 1) + plain
         padded = plain.ljust(exponent + 1, "0")
-        return padded[: exponent + 1] + (f".{padded[exponent + 1:]}" if padded[exponent + 1 :] else "")
+        return padded[: exponent + 1] + (f".{padded[exponent + 1 :]}" if padded[exponent + 1 :] else "")
     return f"{plain[0]}{'.' + plain[1:] if plain[1:] else ''}e{exponent:+03d}"
