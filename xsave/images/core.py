@@ -16,6 +16,7 @@ from xsave.layout import STANDARD, Layout
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from xsave.images.columns import Bulk
     from xsave.images.elf import Segment
     from xsave.images.image import ExtraState
     from xsave.images.source import Source
@@ -248,6 +249,23 @@ class CoreImage(Image):
             odd = (f"shifted note: {names} {'were' if lost.bit_count() > 1 else 'was'} cut off and is lost",)
         evidence = type(choice.evidence)(f"{choice.evidence.rule}; shifted note put right", "known")
         return assemble(fixed, Choice(layout, evidence, choice.warnings), legacy, odd, source=name)
+
+    def _bulk(self) -> "Bulk | None":
+        from xsave.images.columns import Bulk
+
+        offsets, sizes = self._table.gather(XSTATE)
+        for index in range(self._table.groups):
+            place = self._table.find(index, XSTATE)
+            if place is None or not AREA_MIN <= place[1] <= _AREA_MAX:
+                continue
+            raw = self.note(place, _AREA_MAX)
+            if len(raw) < place[1] or is_shifted(raw):
+                return None
+            layout = self._choice(raw, place[1]).layout
+            if layout.format != STANDARD:
+                return None
+            return Bulk(layout, offsets, sizes, place[1], unpack_from("<Q", raw, 464)[0])
+        return None
 
     # -- signal frames -------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from typing import Any, NamedTuple, overload
 
     from xsave.area import Area
+    from xsave.images.columns import Bulk
     from xsave.images.source import Source
 
     class Evidence(NamedTuple):
@@ -267,6 +268,9 @@ class Image:
 
     def _find_extra(self) -> "list[tuple[ExtraState, int | None]]":
         return []
+
+    def _bulk(self) -> "Bulk | None":
+        return None
 
 
 class SingleImage(Image):

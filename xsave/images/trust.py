@@ -30,7 +30,7 @@ else:
 
     Choice = namedtuple("Choice", "layout evidence warnings")
 
-__all__ = ["Choice", "Facts", "choose", "legacy_choice", "model_of"]
+__all__ = ["Choice", "Facts", "choose", "exact_size", "legacy_choice", "model_of"]
 
 _LEGACY = 3
 _AVX_END = 576 + COMPONENTS[Component.AVX].size
@@ -124,6 +124,11 @@ def _groups(mask: int) -> "list[_Group]":
         _groups_of.clear()
     _groups_of[mask] = list(groups.values())
     return _groups_of[mask]
+
+
+def exact_size(mask: int, size: int) -> bool:
+    """Whether some known CPU's standard area of `mask` has `size` bytes."""
+    return any(group.layout.size == size for group in _groups(mask))
 
 
 # -- models that no CPU's record stands behind ------------------------------------------------------------
@@ -297,6 +302,8 @@ def _by_mask(facts: Facts, mask: int, warnings: "list[str]") -> Choice:
     rule = f"XCR0 {mask:#x} and size {facts.size}" if facts.exact else f"XCR0 {mask:#x}"
     if not mask & ~7:
         return _fixed(facts, mask, rule, warnings)
+    if not facts.exact:
+        mask = _narrowed(mask, facts.size)
     groups = _groups(mask)
     pool = [group for group in groups if group.layout.size == facts.size] if facts.exact else []
     confidence = "known"
@@ -319,6 +326,13 @@ def _by_mask(facts: Facts, mask: int, warnings: "list[str]") -> Choice:
     if facts.debugger:
         chosen, confidence, rule = _doubt(facts, mask, chosen, groups, confidence, rule, warnings)
     return Choice(chosen.layout, Evidence(rule, confidence), tuple(warnings))
+
+
+def _narrowed(mask: int, size: int) -> int:
+    # A padded buffer may be too small for all that a mask of the host's names: the highest components go.
+    while mask & ~7 and not any(group.layout.size <= size for group in _groups(mask)):
+        mask &= ~(1 << mask.bit_length() - 1)
+    return mask
 
 
 def _fixed(facts: Facts, mask: int, rule: str, warnings: "list[str]") -> Choice:
@@ -359,13 +373,10 @@ def _doubt(
                 f"{_named(sum(1 << c for c in beyond))}"
             )
         elif facts.size > chosen.layout.size:
-            lost = ComponentMask(sum(1 << c for c, row in chosen.model.components.items()
-                                     if row.offset is not None and chosen.layout.size <= row.offset < facts.size))
-            wider = next((g for g in groups if g is chosen), chosen)
-            names = " ".join(lost.names) or _named(_beyond(wider, facts.size, mask))
+            names = _named(_beyond(chosen, facts.size, mask)) or "more components"
             warnings.append(
-                f"written by a debugger: areas of {facts.size:,} bytes have room for {names or 'more components'}, but "
-                f"XCR0 {mask:#x} leaves them out: what they held is lost (the bytes are zero)"
+                f"written by a debugger: areas of {facts.size:,} bytes have room for {names}, but XCR0 {mask:#x} leaves that "
+                "out: what it held is lost (the bytes are zero)"
             )
         elif not facts.frame_size:
             warnings.append(
@@ -376,17 +387,24 @@ def _doubt(
         warnings.append(f"the layout is doubtful: {reason}")
         return chosen, "assumed", rule
     if others:
-        lost = [
-            COMPONENTS[c].name
-            for c, extent in others[0].layout.offsets.items()
-            if extent != chosen.layout.offsets[c]
-        ]
         warnings.append(
-            f"a note of {facts.size:,} bytes with XCR0 {mask:#x} looks like {chosen.model.name}'s, but {reason}: read with "
-            f"the offsets of {others[0].model.name}. The debugger mixed two layouts, so parts of {' '.join(lost)} may be lost"
+            f"a note of {facts.size:,} bytes with XCR0 {mask:#x} looks like {chosen.model.name}'s, but {reason}: read with the "
+            f"offsets of {others[0].model.name}; {_unwritten(chosen.layout, others[0].layout)}"
         )
         return others[0], "assumed", f"{rule}, corrected: offsets of {others[0].model.name}"
     return chosen, confidence, rule
+
+
+def _unwritten(written: Layout, real: Layout) -> str:
+    # A debugger that saved by the offsets of `written` left out what `real` has between them.
+    position, parts = 576, []
+    for offset, size in [*sorted(written.offsets.values()), (written.size, 0)]:
+        for component, (start, length) in real.offsets.items():
+            low, high = max(position, start), min(offset, start + length)
+            if low < high:
+                parts.append(f"{COMPONENTS[component].name} (bytes {low}-{high - 1})")
+        position = max(position, offset + size)
+    return f"lost, and read as zero: {', '.join(parts)}" if parts else "nothing is lost"
 
 
 def _beyond(group: _Group, size: int, mask: int) -> int:
