@@ -70,11 +70,12 @@ def _recognise(source: "Source", cpu: "CpuModel | None") -> Image:
 
     if looks_like_text(head):
         return open_text(source, cpu)
-    from xsave.images.raw import open_raw
+    from xsave.images.raw import open_raw, plausible
 
     image = open_raw(source, head, cpu)
     if image is None:
         found = f"{head[:8].hex(' ')}{'...' if len(head) > 8 else ''}"
-        raise ImageError(f"{source.name}: not recognised: begins with {found}, expected ELF, an XSAVE area of at least "
-                         "512 bytes or a hex dump of one", offset=0, rule="I-UNKNOWN")
+        why = plausible(head) or "too large for one"
+        raise ImageError(f"{source.name}: not recognised: begins with {found}, expected ELF, an XSAVE area or a hex dump of "
+                         f"one (as an area: {why})", offset=0, rule="I-UNKNOWN")
     return image

@@ -6,18 +6,19 @@ in an error, a `*` stands for repetitions of the line before it.
 
 import re
 
-from xsave.errors import ImageError
+from xsave.errors import ImageError, XSaveError
 from xsave.images.image import Image
-from xsave.images.source import BytesSource
+from xsave.images.source import BytesSource, open_source
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import Any
 
     from xsave.images.source import Source
     from xsave.models import CpuModel
 
-__all__ = ["looks_like_text", "open_text", "parse_hex"]
+__all__ = ["area_bytes", "looks_like_text", "open_text", "parse_hex"]
 
 _TEXT_MAX = 1 << 24
 _BYTES_MAX = 1 << 22
@@ -59,6 +60,24 @@ def open_text(source: "Source", cpu: "CpuModel | None") -> Image:
         raise ImageError(f"{source.name}: the {len(data):,} bytes that it shows ({form}) are no XSAVE area: "
                          f"{plausible(data) or 'too long'}", rule="T-AREA")
     return image
+
+
+def area_bytes(source: "Any", most: int) -> "bytes | None":
+    """The bytes that a source holds or, as text, shows: at most `most` of them, whether or not they are an area.
+
+    None for what cannot be read, and for text that is no hex dump.
+    """
+    try:
+        opened = open_source(source)
+        try:
+            if not opened.seekable:
+                opened.retain(0, most)
+            data = opened.read(0, most)
+            return parse_hex(data, opened.name)[0] if looks_like_text(data[:4096]) else data
+        finally:
+            opened.close()
+    except XSaveError:
+        return None
 
 
 class _Rows:
@@ -230,7 +249,7 @@ def _base(lines: "list[tuple[int, str]]", unit: int) -> "int | None":
 
 
 def _bare(lines: "list[tuple[int, str]]", name: str) -> "tuple[bytes, str]":
-    # od -An prints words of one width, little-endian; everything else is bytes in order.
+    # Bytes in order, however they are grouped: xxd -p, od -An -t x1, C arrays, escapes.
     out = bytearray()
     last, starred = b"", False
     for number, line in lines:
