@@ -208,13 +208,13 @@ def core(
 def shifted(image: bytes, offsets: Sequence[tuple[int, int, int]] = ()) -> bytes:
     """A standard area as kernels of mid-2020 wrote it: XMM at component 2's offset, everything behind it moved.
 
-    `offsets` are the (component, offset, size) >= 2 of its layout; the note is cut at the area's own size.
+    `offsets` are the (component, size, offset) >= 2 of its layout; the note is cut at the area's own size.
     """
     xcr0, xstate_bv = struct.unpack_from("<Q", image, 464)[0], struct.unpack_from("<Q", image, 512)[0]
     out = bytearray(image[:160]) + bytes(512 - 160)
     out += struct.pack("<QQ", 0, 1 << 63 | xcr0) + bytes(48)
     out += image[160:416] + image[464:512] + image[512:576]
-    for component, offset, size in sorted(offsets, key=lambda each: each[1]):
+    for component, size, offset in sorted(offsets, key=lambda each: each[2]):
         if xstate_bv >> component & 1:
             out += bytes(max(offset - len(out), 0)) + image[offset : offset + size]
     return bytes(out[: len(image)].ljust(len(image), b"\0"))
