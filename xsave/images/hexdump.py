@@ -110,6 +110,12 @@ class _Rows:
         if len(self.data) > _BYTES_MAX:
             raise self.fail(number, "one too many", f"a dump of at most {_BYTES_MAX:,} bytes")
 
+    def whole(self) -> bytes:
+        if self.starred:
+            raise ImageError(f"{self.name}: the hex dump ends with a *, and no address behind it says how often the line "
+                             "before it repeats", rule="T-LINE")
+        return bytes(self.data)
+
 
 def parse_hex(text: "str | bytes", name: str = "<text>") -> "tuple[bytes, str]":
     """The bytes that a hex dump shows, and the name of its form.
@@ -149,7 +155,7 @@ def _gdb(lines: "list[tuple[int, str]]", name: str) -> "tuple[bytes, str]":
                 raise rows.fail(number, f"{token[:40]!r}", "0x and 2, 4, 8 or 16 digits, as x/NNxb, h, w or g print")
             row += bytes.fromhex(word.group(1))[::-1]
         rows.add(number, int(match.group(2), 16), bytes(row))
-    return bytes(rows.data), "gdb x/"
+    return rows.whole(), "gdb x/"
 
 
 def _xxd(lines: "list[tuple[int, str]]", name: str) -> "tuple[bytes, str]":
@@ -164,7 +170,7 @@ def _xxd(lines: "list[tuple[int, str]]", name: str) -> "tuple[bytes, str]":
         # Two blanks end the bytes: what follows is the same in characters.
         digits = match.group(3).strip().split("  ")[0].replace(" ", "")
         rows.add(number, int(match.group(2), 16), _digits(rows, number, digits))
-    return bytes(rows.data), "xxd"
+    return rows.whole(), "xxd"
 
 
 def _digits(rows: _Rows, number: int, digits: str) -> bytes:
@@ -199,9 +205,9 @@ def _words(lines: "list[tuple[int, str]]", name: str) -> "tuple[bytes, str]":
     if not octal and width not in (2, 4, 8, 16):
         raise rows.fail(shown[0][0], f"of words of {width} digits", "2, 4, 8 or 16 hex or 3, 6, 11 or 22 octal digits")
     unit = {3: 1, 6: 2, 11: 4, 22: 8}[width] if octal else width // 2
-    base = _base(lines, unit)
+    base = _base(lines, unit, (8, 16, 10) if octal else (16, 8, 10))
     if base is None:
-        raise rows.fail(shown[0][0], f"at address {shown[0][1]}", "addresses that grow with the bytes of the lines")
+        raise rows.fail(shown[0][0], f"at address {shown[0][1]}", "addresses in base 8, 10 or 16")
     for number, address, tokens in _fields(lines):
         if tokens is None:
             rows.starred = True
@@ -224,28 +230,30 @@ def _words(lines: "list[tuple[int, str]]", name: str) -> "tuple[bytes, str]":
             continue
         rows.add(number, place, bytes(row))
     form = "od" if octal or base != 16 else "hexdump -C" if any(line.endswith("|") for _, line in lines) else "hexdump"
-    return bytes(rows.data), form
+    return rows.whole(), form
 
 
-def _base(lines: "list[tuple[int, str]]", unit: int) -> "int | None":
+def _base(lines: "list[tuple[int, str]]", unit: int, order: "tuple[int, ...]") -> "int | None":
+    # The base in which most lines begin where the one before ends; the first of `order` where nothing tells.
     fields = [(address, tokens) for _, address, tokens in _fields(lines[:4096])]
-    for base in (16, 8, 10):
+    best, votes = None, -1
+    for base in order:
         try:
-            fits = all(
-                int(after[0], base) - int(before[0], base) == len(before[1]) * unit
+            steps = [
+                (int(after[0], base) - int(before[0], base), len(before[1]) * unit)
                 for before, after in zip(fields, fields[1:], strict=False)
-                if before[1] and after[1]
-            )
-            # Something must tell: an address alone at the end does, unless a word before it was padded.
-            last = fields[-1]
-            if last[1] is not None and not last[1] and len(fields) > 1 and fields[-2][1]:
-                grown = int(last[0], base) - int(fields[-2][0], base)
-                fits = fits and len(fields[-2][1]) * unit - unit < grown <= len(fields[-2][1]) * unit
+                if before[1] and after[1] is not None
+            ]
+            for address, tokens in fields:
+                if tokens is not None:
+                    int(address, base)
         except ValueError:
             continue
-        if fits:
-            return base
-    return None
+        # In front of an address that stands alone the last word may have been padded.
+        fits = sum(size - unit < step <= size for step, size in steps)
+        if fits > votes:
+            best, votes = base, fits
+    return best
 
 
 def _bare(lines: "list[tuple[int, str]]", name: str) -> "tuple[bytes, str]":
