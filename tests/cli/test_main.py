@@ -25,10 +25,10 @@ def test_version(cli: Cli) -> None:
     assert cli("--version") == (0, f"xsave {xsave.__version__}\n", "")
 
 
-def test_version_loads_nothing() -> None:
+def test_version_loads_little() -> None:
     code = "import sys, xsave.cli.main as m; m.main(['--version']); print(*sorted(sys.modules))"
     modules = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True).stdout.split()
-    assert not {"argparse", "json", "typing", "dataclasses", "numpy", "xsave.models"} & set(modules)
+    assert not {"json", "typing", "dataclasses", "inspect", "numpy", "shutil", "xsave.models"} & set(modules)
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -12,25 +12,28 @@ if TYPE_CHECKING:
     from xsave.components import ComponentMask
     from xsave.models import CpuModel
 
+# Messages are English like everything else here; looking for catalogues costs a tenth of a bare interpreter's start.
+argparse._ = str  # type: ignore[attr-defined]
+argparse.ngettext = lambda one, many, count: one if count == 1 else many  # type: ignore[attr-defined]
+
 LANE_TYPES = ("u8", "u16", "u32", "u64", "i8", "i16", "i32", "i64", "f16", "bf16", "f32", "f64")
 
 # Text of a CPUID dump is a few hundred KiB at most.
 _CPUID_TEXT_LIMIT = 16 << 20
 
 
-class _Fixed(argparse.HelpFormatter):
-    # A fixed width: the default asks shutil, which loads every compressor of the standard library.
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=26, width=79)
+class _NoFormatter:
+    # argparse makes a formatter for every argument, only to check its metavar; the real one compiles two patterns and
+    # asks shutil for the terminal's width, which loads every compressor of the standard library.
+    def _format_args(self, action: argparse.Action, default: object) -> str:
+        return ""
 
 
 class Parser(argparse.ArgumentParser):
     """An `ArgumentParser` whose errors are `CommandError`s with a suggestion, and whose help fits a screen."""
 
     def __init__(self, verb: str, description: str, examples: str) -> None:
-        super().__init__(
-            prog=f"xsave {verb}", description=description, formatter_class=_Fixed, add_help=False, allow_abbrev=False
-        )
+        super().__init__(prog=f"xsave {verb}".strip(), description=description, add_help=False, allow_abbrev=False)
         self.verb = verb
         self.examples = examples.strip().splitlines()
         self.common: "list[argparse.Action]" = []
@@ -39,7 +42,15 @@ class Parser(argparse.ArgumentParser):
         unknown = message.partition("unrecognized arguments: ")[2].split()
         options = [option for action in self._actions for option in action.option_strings]
         hint = suggestion(unknown[0].partition("=")[0], options) if unknown and unknown[0].startswith("-") else ""
-        raise usage(f"{self.verb}: {message}", hint or f"xsave {self.verb} -h")
+        place = f"{self.verb}: " if self.verb else ""
+        raise usage(f"{place}{message}", hint or f"{self.prog} -h")
+
+    def _get_formatter(self) -> "argparse.HelpFormatter":
+        return _NoFormatter()  # type: ignore[return-value]
+
+    def format_usage(self) -> str:
+        """The first line of the help."""
+        return self.format_help().partition("\n")[0] + "\n"
 
     def format_help(self) -> str:
         """The help on one screen: a line an option, those that every verb has in two lines, three examples."""
