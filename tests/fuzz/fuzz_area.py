@@ -5,6 +5,7 @@ how long its destination is; the rest is the area. What the header check lets pa
 state, and convert; a destination that is too short must be refused untouched.
 """
 
+import functools
 import struct
 from collections.abc import Iterator
 
@@ -16,13 +17,18 @@ FORMATS = (xsave.STANDARD, xsave.COMPACTED)
 HEAD = 3
 
 
+# What a layout carries along (move lists, decoders) is made once for each: a fuzzer lives by its speed.
+layout_of = functools.lru_cache(256)(xsave.Layout)
+
+
 def one_input(data: bytes) -> None:
     if len(data) < HEAD:
         return
     model, target_model = MODELS[data[0] & 3], MODELS[data[1] & 3]
     buffer = data[HEAD:]
     try:
-        source = xsave.Layout.of(buffer, model)
+        found = xsave.Layout.of(buffer, model)
+        source = layout_of(model, found.mask, found.format)
         unchecked = xsave.Area(buffer, source, check=False)
     except xsave.XSaveError:
         return
@@ -40,7 +46,7 @@ def one_input(data: bytes) -> None:
     assert xsave.same_state(checked, xsave.Area(again, source)), "encode(decode(area)) is another state"
     xsave.decode_many(memoryview(buffer)[: source.size].cast("B", (1, source.size)), source)
     try:
-        target = xsave.Layout(target_model, source.mask & target_model.xcr0_mask, FORMATS[data[1] >> 2 & 1])
+        target = layout_of(target_model, source.mask & target_model.xcr0_mask, FORMATS[data[1] >> 2 & 1])
         out = bytearray(target.size)
     except xsave.XSaveError:
         return
