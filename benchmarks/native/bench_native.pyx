@@ -37,13 +37,12 @@ def copy_rows(source, int kind, Py_ssize_t size, out):
     cdef Py_buffer view, into
     PyObject_GetBuffer(source, &view, PyBUF_C_CONTIGUOUS)
     PyObject_GetBuffer(out, &into, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE)
-    if size >= 0:
+    if size >= 0:  # the GIL is kept: giving it up and taking it back costs more than one area
         if view.ndim != 2 or into.ndim != 2 or view.shape[0] != into.shape[0] or size > min(view.shape[1], into.shape[1]):
             PyBuffer_Release(&into)
             PyBuffer_Release(&view)
             raise ValueError("rows that do not fit")
-        with nogil:
-            c_copy_rows(kind, <uint8_t *>into.buf, into.shape[1], <const uint8_t *>view.buf, view.shape[1], size, view.shape[0])
+        c_copy_rows(kind, <uint8_t *>into.buf, into.shape[1], <const uint8_t *>view.buf, view.shape[1], size, view.shape[0])
     PyBuffer_Release(&into)
     PyBuffer_Release(&view)
     return out
