@@ -32,7 +32,7 @@ def _compose(t: "tuple[int | bytes, ...]", names: "list[str]", full: int) -> Val
     # One unpack gives: 0 legacy scalars, 8 st, 16 xmm, 32 XSTATE_BV, 33 ymm, 49 k, 57 zmm upper, 73 zmm16 up, 89 pkru, 90 tiles.
     live = t[32]
     if live & full == full:  # type: ignore[operator]
-        low = [x + y + z for x, y, z in zip(t[16:32], t[33:49], t[57:73], strict=False)]  # type: ignore[operator]
+        low = map(b"".join, zip(t[16:32], t[33:49], t[57:73], strict=False))  # type: ignore[arg-type]
         return dict(zip(names, (*t[:16], *low, *t[73:89], *t[49:57], *t[89:]), strict=False))
     assert isinstance(live, int)
     x87 = t[:6] if live & X87 else INITIAL_X87
@@ -40,7 +40,7 @@ def _compose(t: "tuple[int | bytes, ...]", names: "list[str]", full: int) -> Val
     xmm = t[16:32] if live & SSE else (_ZERO16,) * 16
     ymm = t[33:49] if live & AVX else (_ZERO16,) * 16
     upper = t[57:73] if live & HI256 else (_ZERO32,) * 16
-    low = [x + y + z for x, y, z in zip(xmm, ymm, upper, strict=False)]  # type: ignore[operator]
+    low = map(b"".join, zip(xmm, ymm, upper, strict=False))  # type: ignore[arg-type]
     high = t[73:89] if live & HI16 else (_ZERO64,) * 16
     masks = t[49:57] if live & OPMASK else (0,) * 8
     tail = (t[89] if live & PKRU else 0, *(t[90:91] if live & TILECFG else (_ZERO64,)))
@@ -58,11 +58,9 @@ def by_struct_tiles(area: bytes) -> Values:
     return _compose(_AREA_TILES.unpack_from(area), NAMES + TILE_NAMES, ALL | TILES)
 
 
-# --- ctypes -----------------------------------------------------------------------------------------------------
-
-
-def _bytes_of(size: int) -> "type[ctypes.Array[ctypes.c_char]]":
-    return ctypes.c_char * size
+# --- ctypes and numpy -------------------------------------------------------------------------------------------
+# Twice each: register by register, as both are used, and register files as bytes that are then cut up by Python,
+# which is quicker and leaves little of either tool.
 
 
 class _Slot(ctypes.Structure):
@@ -98,55 +96,75 @@ class _Area(ctypes.LittleEndianStructure):
     )
 
 
+_AT10 = [slice(16 * i, 16 * i + 10) for i in range(8)]
+_AT16 = [slice(16 * i, 16 * i + 16) for i in range(16)]
+_AT32 = [slice(32 * i, 32 * i + 32) for i in range(16)]
+_AT64 = [slice(64 * i, 64 * i + 64) for i in range(16)]
+_LOW = list(zip(_AT16, _AT32, strict=True))
+
+
+def _slices(scalars: "tuple[int, ...]", st: bytes, xmm: bytes, ymm: bytes, upper: bytes, zmm: bytes, tail: "list[int]") -> Values:
+    # Register files as bytes, cut up: quicker than element by element for both tools.
+    low = [xmm[a] + ymm[a] + upper[b] for a, b in _LOW]
+    return dict(zip(NAMES, (*scalars, *[st[a] for a in _AT10], *low, *[zmm[a] for a in _AT64], *tail), strict=False))
+
+
 def by_ctypes(area: bytes) -> Values:
-    """A packed structure read field by field."""
+    """A packed structure, register by register."""
     a = _Area.from_buffer_copy(area)
-    live = a.xstate_bv
-    if live & ALL != ALL:
+    if a.xstate_bv & ALL != ALL:
         return by_struct(area)
-    values: Values = {
-        "fcw": a.fcw,
-        "fsw": a.fsw,
-        "ftw": a.ftw,
-        "fop": a.fop,
-        "fip": a.fip,
-        "fdp": a.fdp,
-        "mxcsr": a.mxcsr,
-        "mxcsr_mask": a.mxcsr_mask,
-    }
-    whole = zip(map(bytes, a.xmm), map(bytes, a.ymm), map(bytes, a.upper), strict=True)
-    registers = [*(bytes(slot.st) for slot in a.st), *(x + y + z for x, y, z in whole), *map(bytes, a.zmm), *a.k, a.pkru]
-    values.update(zip(NAMES[8:], registers, strict=True))
-    return values
+    scalars = (a.fcw, a.fsw, a.ftw, a.fop, a.fip, a.fdp, a.mxcsr, a.mxcsr_mask)
+    low = map(b"".join, zip(map(bytes, a.xmm), map(bytes, a.ymm), map(bytes, a.upper), strict=True))
+    return dict(zip(NAMES, (*scalars, *(bytes(slot.st) for slot in a.st), *low, *map(bytes, a.zmm), *a.k, a.pkru), strict=True))
 
 
-# --- numpy ------------------------------------------------------------------------------------------------------
+def by_ctypes_cut(area: bytes) -> Values:
+    """The same structure, register files cut up."""
+    a = _Area.from_buffer_copy(area)
+    if a.xstate_bv & ALL != ALL:
+        return by_struct(area)
+    scalars = (a.fcw, a.fsw, a.ftw, a.fop, a.fip, a.fdp, a.mxcsr, a.mxcsr_mask)
+    return _slices(scalars, bytes(a.st), bytes(a.xmm), bytes(a.ymm), bytes(a.upper), bytes(a.zmm), [*a.k, a.pkru])
 
-_DTYPE = np.dtype(
-    {
-        "names": ["fcw", "fsw", "ftw", "fop", "fip", "fdp", "mxcsr", "mxcsr_mask", "st", "xmm", "bv", "ymm", "k", "upper", "zmm", "pkru"],
-        "formats": [*"<u2 <u2 u1 <u2 <u8 <u8 <u4 <u4".split(), "(8,)V16", "(16,)V16", "<u8", "(16,)V16", "(8,)<u8", "(16,)V32", "(16,)V64", "<u4"],
-        "offsets": [0, 2, 4, 6, 8, 16, 24, 28, 32, 160, 512, 576, 1088, 1152, 1664, 2688],
-        "itemsize": 2696,
-    }
-)
+
+def _dtype(shapes: str) -> "np.dtype[np.void]":
+    return np.dtype(
+        {
+            "names": "fcw fsw ftw fop fip fdp mxcsr mxcsr_mask st xmm bv ymm k upper zmm pkru".split(),
+            "formats": ("<u2 <u2 u1 <u2 <u8 <u8 <u4 <u4 " + shapes).split(),
+            "offsets": [0, 2, 4, 6, 8, 16, 24, 28, 32, 160, 512, 576, 1088, 1152, 1664, 2688],
+            "itemsize": 2696,
+        }
+    )
+
+
+_REGISTERS = _dtype("(8,)V16 (16,)V16 <u8 (16,)V16 (8,)<u8 (16,)V32 (16,)V64 <u4")
+_FILES = _dtype("V128 V256 <u8 V256 (8,)<u8 V512 V1024 <u4")
 
 
 def by_numpy(area: bytes) -> Values:
-    """A structured dtype; `item` turns a whole area into Python values at once."""
-    fcw, fsw, ftw, fop, fip, fdp, mxcsr, mask, st, xmm, live, ymm, k, upper, zmm, pkru = np.frombuffer(area, _DTYPE, 1).item()
+    """A structured dtype; `item` and `tolist` turn a whole area into Python values."""
+    *scalars, st, xmm, live, ymm, k, upper, zmm, pkru = np.frombuffer(area, _REGISTERS, 1).item()
     if live & ALL != ALL:
         return by_struct(area)
-    low = [x + y + z for x, y, z in zip(map(bytes, xmm.tolist()), map(bytes, ymm.tolist()), map(bytes, upper.tolist()), strict=True)]
-    registers = (fcw, fsw, ftw, fop, fip, fdp, mxcsr, mask, *(bytes(x)[:10] for x in st.tolist()), *low, *map(bytes, zmm.tolist()), *k.tolist(), pkru)
-    return dict(zip(NAMES, registers, strict=True))
+    low = map(b"".join, zip(xmm.tolist(), ymm.tolist(), upper.tolist(), strict=True))
+    return dict(zip(NAMES, (*scalars, *[x[:10] for x in st.tolist()], *low, *zmm.tolist(), *k.tolist(), pkru), strict=True))
+
+
+def by_numpy_cut(area: bytes) -> Values:
+    """Whole register files, cut up."""
+    *scalars, st, xmm, live, ymm, k, upper, zmm, pkru = np.frombuffer(area, _FILES, 1).item()
+    if live & ALL != ALL:
+        return by_struct(area)
+    return _slices(tuple(scalars), st, xmm, ymm, upper, zmm, [*k.tolist(), pkru])
 
 
 # --- construct --------------------------------------------------------------------------------------------------
 
 
-def construct_decoder() -> "Callable[[bytes], Values] | None":
-    """A decoder made by construct, compiled by it, or None where it is not installed."""
+def construct_decoder(compiled: bool) -> "Callable[[bytes], Values] | None":
+    """A decoder made by construct, as it is or compiled by its own compiler; None where it is not installed."""
     try:
         import construct as c
     except ImportError:
@@ -172,8 +190,8 @@ def construct_decoder() -> "Callable[[bytes], Values] | None":
         "upper" / c.Array(16, c.Bytes(32)),
         "zmm" / c.Array(16, c.Bytes(64)),
         "pkru" / c.Int32ul,
-    ).compile()
-    parse = fields.parse
+    )
+    parse = (fields.compile() if compiled else fields).parse
 
     def by_construct(area: bytes) -> Values:
         a = parse(area)

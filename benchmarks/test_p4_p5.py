@@ -44,15 +44,19 @@ def test_p4(judge, native):
     """58 values of an area with everything in use."""
     raw, views, layout = areas(AVX512)
     others = {"struct": decoders.by_struct, "numpy": decoders.by_numpy, "ctypes": decoders.by_ctypes}
-    construct = decoders.construct_decoder()
+    others |= {"numpy, cut up": decoders.by_numpy_cut, "ctypes, cut up": decoders.by_ctypes_cut}
+    construct = decoders.construct_decoder(compiled=False)
     if construct:
-        others["construct"] = construct
+        others |= {"construct": construct, "construct, compiled": decoders.construct_decoder(compiled=True)}
     times = judge.compare(lambda _: decode_sides(native, raw, views, layout, others), draws=4, rounds=64)
     judge.line("P4", "decode against struct", times.speed("xsave", "struct"), at_least(3.8), "struct")
     for tool in ("numpy", "ctypes"):
         judge.line("P4", f"decode against {tool}", times.speed("xsave", tool), at_least(8.5), tool)
+        cut = f"{tool}, cut up"
+        judge.line("P4", f"decode against {tool}, register files cut up by Python", times.speed("xsave", cut), None, cut)
     if construct:
-        judge.line("P4", "decode against construct", times.speed("xsave", "construct"), at_least(55), "construct, compiled")
+        judge.line("P4", "decode against construct", times.speed("xsave", "construct"), at_least(55), "construct")
+        judge.line("P4", "decode against construct's compiler", times.speed("xsave", "construct, compiled"), None, "construct, compiled")
     else:
         judge.untold("P4", "decode against construct", at_least(55), "construct", "construct is not installed")
     judge.line("P4", "check and decode against struct, which checks nothing", times.speed("xsave from bytes", "struct"), None, "struct")
@@ -73,14 +77,14 @@ def test_p4_amx(judge, native):
 
 
 LINES = [
-    ("Area(buffer, layout) from bytes", "Area(item[0], layout)", 2.5),
-    ("Area(buffer, layout) from numpy", "Area(item[2], layout)", 3.6),
-    ("area.mxcsr", "item[1].mxcsr", 1.3),
-    ("area.pkru", "item[1].pkru", 1.3),
-    ('area["pkru"]', 'item[1]["pkru"]', 1.3),
-    ('area["zmm17"]', 'item[1]["zmm17"]', 2.5),
-    ("area.zmm[17]", "item[1].zmm[17]", 2.5),
-    ('area["zmm5"]', 'item[1]["zmm5"]', 2.5),
+    ("Area(buffer, layout) from bytes", "Area(item, layout)", 2.5),
+    ("Area(buffer, layout) from numpy", "Area(item, layout)", 3.6),
+    ("area.mxcsr", "item.mxcsr", 1.3),
+    ("area.pkru", "item.pkru", 1.3),
+    ('area["pkru"]', 'item["pkru"]', 1.3),
+    ('area["zmm17"]', 'item["zmm17"]', 2.5),
+    ("area.zmm[17]", "item.zmm[17]", 2.5),
+    ('area["zmm5"]', 'item["zmm5"]', 2.5),
 ]
 
 
@@ -94,15 +98,14 @@ def test_p5(judge, native):
         assert (view.mxcsr, view.pkru, view["pkru"]) == (values["mxcsr"], values["pkru"], values["pkru"])
         with pytest.raises(xsave.FormatError):  # the check that is timed
             xsave.Area(data[:520] + b"\1" + data[521:], layout)
-    items = list(zip(raw, views, arrays, strict=True))
     names = {"empty": native.empty2, "Area": xsave.Area, "layout": layout}
-    unpack = "item[0], layout"  # what fetching the arguments costs is the loop's, on every side
 
     def make(_draw):
-        return [
-            Side("empty call", "empty(item[0], layout)", names, empty=unpack, items=items),
-            *(Side(name, statement, names, empty=unpack if "Area" in statement else "item[1]", items=items) for name, statement, _ in LINES),
-        ]
+        sides = [Side("empty call", "empty(item, layout)", names, items=raw)]
+        for name, statement, _ in LINES:
+            items = views if "Area" not in name else arrays if "numpy" in name else raw
+            sides.append(Side(name, statement, names, items=items))
+        return sides
 
     times = judge.compare(make, draws=4, rounds=96)
     for name, _, bound in LINES:
