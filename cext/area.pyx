@@ -15,6 +15,8 @@ from libc.string cimport memcmp
 from xsave.codec cimport OK, Field, check_header, find_field, raise_header, read_bytes, read_scalar
 from xsave.layout cimport HEADER_END, HEADER_OFFSET, MXCSR_OFFSET, RESERVED_CHECKED, RESERVED_OFFSET, XCOMP_OFFSET, Layout
 
+from struct import calcsize, unpack
+
 from xsave.components import ComponentMask
 from xsave.errors import TruncatedError
 from xsave.registers import LANES
@@ -103,9 +105,12 @@ cdef class RegisterView:
         code = lane_code(lanes)
         if code == "bf16":
             raise ValueError("a memoryview cannot hold bf16: use lanes('bf16')")
-        if self.width % memoryview(b"\0" * 8).cast(code).itemsize:
+        if self.width % calcsize(code):
             raise ValueError(f"{self.width} bytes of {self.name} are no whole number of {lanes} lanes")
-        return memoryview(self).cast(code)
+        try:
+            return memoryview(self).cast(code)
+        except ValueError:      # f16 before Python 3.12
+            raise ValueError(f"a memoryview of this Python cannot hold {lanes}: use lanes({lanes!r})") from None
 
     def lanes(self, lanes):
         """The register's values as a tuple of Python numbers, lowest lane first; also for `bf16`.
@@ -113,15 +118,16 @@ cdef class RegisterView:
         Raises: `ValueError` as `view`.
         """
         code = lane_code(lanes)
+        if code == "e" and self.width % 2 == 0:
+            return unpack(f"<{self.width // 2}e", self)
         if code != "bf16":
             return tuple(self.view(lanes))
         if self.width % 2:
             raise ValueError(f"{self.width} bytes of {self.name} are no whole number of bf16 lanes")
-        wide = bytearray(2 * self.width)
-        data = bytes(self)
-        wide[2::4] = data[0::2]
-        wide[3::4] = data[1::2]
-        return tuple(memoryview(wide).cast("f"))
+        wide = memoryview(bytearray(2 * self.width))
+        wide[2::4] = memoryview(self)[0::2]
+        wide[3::4] = memoryview(self)[1::2]
+        return tuple(wide.cast("f"))
 
     def __float__(self):
         """An x87 register's value; see `extended_to_float`. Raises: `TypeError` for any other register."""

@@ -412,7 +412,7 @@ def transcode(buffer, Layout source not None, Layout target not None, out=None, 
             write_initial(&target.shape, <uint8_t *>PyBytes_AS_STRING(result))
             move_area(plan, <const uint8_t *>view.buf, <uint8_t *>PyBytes_AS_STRING(result), &runs)
             return result
-        PyObject_GetBuffer(out, &into, PyBUF_WRITABLE)
+        writable_buffer(out, &into, PyBUF_WRITABLE)
         try:
             if into.len < <Py_ssize_t>target.shape.size:
                 raise ValueError(f"out has {into.len} bytes, the target layout needs {target.shape.size}")
@@ -431,10 +431,22 @@ cdef int check_apart(const Py_buffer *a, const Py_buffer *b) except -1:
     return 0
 
 
+cdef int writable_buffer(out, Py_buffer *into, int flags) except -1:
+    # A buffer that cannot be written is a wrong argument; exporters disagree on the exception.
+    try:
+        PyObject_GetBuffer(out, into, flags)
+    except (BufferError, ValueError) as error:
+        raise ValueError(f"out is read-only or in pieces: {error}") from None
+    return 0
+
+
 cdef int rows_of(buffer, Py_buffer *view, bint writable, Py_ssize_t size, str what, Py_ssize_t *count,
                  Py_ssize_t *stride) except -1:
     # One C-contiguous (N, stride) uint8 buffer; leaves `view` held on success only.
-    PyObject_GetBuffer(buffer, view, PyBUF_C_CONTIGUOUS | (PyBUF_WRITABLE if writable else 0))
+    if writable:
+        writable_buffer(buffer, view, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE)
+    else:
+        PyObject_GetBuffer(buffer, view, PyBUF_C_CONTIGUOUS)
     try:
         if view.ndim != 2 or view.itemsize != 1:
             raise ValueError(f"{what}: a C-contiguous (N, stride) uint8 buffer is needed, here are {view.ndim} "
@@ -767,6 +779,32 @@ def decode(area, registers=None):
 
 # --- values to area -----------------------------------------------------------------------------------------
 
+cdef bint places_all(const Op *op, const uint8_t *value) noexcept nogil:
+    # Whether every byte of a register that the layout has no part for is 0: nothing is dropped in silence.
+    cdef uint32_t at = 0
+    cdef int i
+    for i in range(op.parts):
+        while at < op.part[i].at:
+            if value[at]:
+                return False
+            at += 1
+        at = op.part[i].at + op.part[i].width
+    while at < op.width:
+        if value[at]:
+            return False
+        at += 1
+    return True
+
+
+cdef int once(set seen, row, name) except -1:
+    # A register may be given once, a vector register under one of its names.
+    key = row.index if row.family in ("xmm", "ymm", "zmm") else row.name
+    if key in seen:
+        raise ValueError(f"{name}: the register is given twice")
+    seen.add(key)
+    return 0
+
+
 cdef int write_value(const Op *op, name, value, uint8_t *area) except -1:
     cdef Py_buffer view
     cdef const Part *part
@@ -782,6 +820,8 @@ cdef int write_value(const Op *op, name, value, uint8_t *area) except -1:
     try:
         if view.len != op.width:
             raise ValueError(f"{name} has {op.width} bytes, not {view.len}")
+        if not places_all(op, <const uint8_t *>view.buf):
+            raise LayoutError(f"{name}: a byte that is not 0 has no place in the layout, which lacks a part of the register")
         for i in range(op.parts):
             part = &op.part[i]
             memcpy(area + part.offset, <const uint8_t *>view.buf + part.at, part.width)
@@ -833,17 +873,20 @@ def encode(values, Layout layout not None, xstate_bv=None):
     A component is in use exactly if one of its registers appears in `values`; `xstate_bv` says otherwise. All
     else holds initial values, MXCSR_MASK the model's. Returns `bytes` of exactly `layout.size`.
 
-    Raises: `LayoutError` for a register without a place, `KeyError` for an unknown one, `ValueError` for a value
-    of the wrong width, `TypeError` for one of the wrong kind. Manual: SDM1 13.4.
+    Raises: `LayoutError` for a register without a place, or a byte of one that is not 0 where the layout lacks that
+    part; `KeyError` for an unknown register; `ValueError` for a value of the wrong width or a register given twice;
+    `TypeError` for a value of the wrong kind. Manual: SDM1 13.4.
     """
     cdef bytes result = PyBytes_FromStringAndSize(NULL, layout.shape.size)
     cdef uint8_t *out = <uint8_t *>PyBytes_AS_STRING(result)
     cdef uint64_t used = 0
     cdef Op op
+    cdef set seen = set()
     memset(out, 0, layout.shape.size)
     start_area(&layout.shape, 0, out)
     for name, value in values.items():
         row = find_register(name)
+        once(seen, row, name)
         compile_op(&op, row, layout)
         write_value(&op, name, value, out)
         used |= bits_of(&op)
@@ -1084,9 +1127,24 @@ def decode_many(buffers, Layout layout not None, registers=None, out=None):
 
 
 cdef int check_columns(list held, Layout layout) except -1:
-    # Every number fits its register, before anything is written.
+    # Every number fits its register and every byte has a place, before anything is written.
     cdef Op op
+    cdef Py_buffer view
+    cdef Py_ssize_t row_count, bad
     for row, column in held:
+        if not row.scalar:
+            compile_op(&op, row, layout)
+            if op.parts == len(row.parts):
+                continue
+            PyObject_GetBuffer(column, &view, PyBUF_C_CONTIGUOUS)
+            bad = 0
+            row_count = len(column)
+            while bad < row_count and places_all(&op, <const uint8_t *>view.buf + bad * <Py_ssize_t>op.width):
+                bad += 1
+            PyBuffer_Release(&view)
+            if bad < row_count:
+                raise LayoutError(f"column {row.name}, row {bad}: a byte that is not 0 has no place in the layout, which "
+                                  "lacks a part of the register")
         if row.scalar and len(column):
             compile_op(&op, row, layout)
             i = int(column.argmax())
@@ -1114,9 +1172,11 @@ def encode_many(columns, Layout layout not None, xstate_bv=None, out=None):
     cdef Op op
     cdef int k
     cdef uint8_t *base
+    cdef set seen = set()
     held = []
     for name, column in columns.items():
         row = find_register(name)
+        once(seen, row, name)
         compile_op(&op, row, layout)
         used |= bits_of(&op)
         if row.scalar:
@@ -1127,7 +1187,9 @@ def encode_many(columns, Layout layout not None, xstate_bv=None, out=None):
                 raise ValueError(f"column {name} has negative values")
             column = column.astype(numpy.uint64, copy=False)
         else:
-            column = numpy.ascontiguousarray(column, dtype=numpy.uint8)
+            column = numpy.ascontiguousarray(column)
+            if column.dtype != numpy.uint8:
+                raise ValueError(f"column {name}: an array of uint8 is needed, not of {column.dtype}")
             if column.ndim != 2 or column.shape[1] != row.width:
                 raise ValueError(f"column {name}: shape {column.shape}, (N, {row.width}) is needed")
         if count >= 0 and len(column) != count:
@@ -1139,6 +1201,8 @@ def encode_many(columns, Layout layout not None, xstate_bv=None, out=None):
     used &= layout.shape.mask
     marks = numpy.full(count, used, dtype=numpy.uint64)
     if xstate_bv is not None:
+        if isinstance(xstate_bv, int):
+            checked_bv(xstate_bv, layout)
         marks[:] = xstate_bv
         for mark in numpy.unique(marks):
             checked_bv(int(mark), layout)

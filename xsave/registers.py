@@ -185,7 +185,9 @@ def register_names(mask: int, compacted: bool = False) -> "list[str]":
 
 
 def find_register(name: str) -> RegisterRow:
-    """The row called `name`, in any case. Raises: `KeyError` with a suggestion."""
+    """The row called `name`, in any case. Raises: `KeyError` with a suggestion, `TypeError` for what is no name."""
+    if not isinstance(name, str):
+        raise TypeError(f"registers have names, {name!r} is no str")
     row = REGISTERS.get(name) or _folded().get(name.lower())
     if row is None:
         from difflib import get_close_matches
