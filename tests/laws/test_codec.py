@@ -404,9 +404,9 @@ def test_misuse_of_transcode():
     locked = np.zeros(layout.size, dtype=np.uint8)
     locked.flags.writeable = False
     for readonly in (bytes(layout.size), memoryview(bytes(layout.size)), locked):
-        with pytest.raises(ValueError, match=r"(?i)out.*read-only"):
+        with pytest.raises(ValueError, match="out is read-only"):
             transcode(area, layout, layout, readonly)
-    with pytest.raises(ValueError, match=r"(?i)out.*read-only"):
+    with pytest.raises(ValueError, match="out is read-only"):
         transcode_many(rows(area), layout, layout, locked.reshape(1, -1))
     twice = bytearray(area * 2)
     for start in (0, 1, layout.size - 1):
@@ -482,7 +482,8 @@ def test_many_equal_single_row_by_row(name, count, slack):
                 assert columns[column].shape == (count, width) and columns[column].dtype == np.uint8
         again = encode_many(columns, layout)
         assert again.shape == (count, layout.size)
-        assert [again[row].tobytes() for row in range(count)] == [encode(decode(Area(a, layout)), layout) for a in single]
+        expected = [encode(decode(Area(area, layout)), layout) for area in single]
+        assert [again[row].tobytes() for row in range(count)] == expected
 
 
 @pytest.mark.parametrize("slack", [0, 13, 64])
@@ -532,7 +533,8 @@ def test_narrow_names_read_the_low_bytes_of_wide_registers():
     whole = decode(case.view())
     for n in range(16):
         found = decode(case.view(), [f"xmm{n}", f"ymm{n}", f"zmm{n}"])
-        assert found == {f"xmm{n}": whole[f"zmm{n}"][:16], f"ymm{n}": whole[f"zmm{n}"][:32], f"zmm{n}": whole[f"zmm{n}"]}
+        wide = whole[f"zmm{n}"]
+        assert found == {f"xmm{n}": wide[:16], f"ymm{n}": wide[:32], f"zmm{n}": wide}
 
 
 @pytest.mark.parametrize("mask", [0x1, 0x2, 0x4, 0x6, 0x40, 0x80, 0x44, 0x60000, 0x200E7, 0x80000, 0])
@@ -566,7 +568,7 @@ def test_wide_names_where_the_layout_has_only_some_of_their_parts():
                 encode({register: value}, case.layout)
     column = np.zeros((3, 64), dtype=np.uint8)
     column[2, 63] = 1
-    with pytest.raises(LayoutError, match="zmm3, row 2.*has no place"):
+    with pytest.raises(LayoutError, match=r"zmm3, row 2.*has no place"):
         encode_many({"zmm3": column}, case.layout)
     assert encode_many({"zmm3": column[:2]}, case.layout).shape == (2, case.layout.size)
 
@@ -645,7 +647,7 @@ def test_misuse_of_decode_and_encode():
         ({"k1": np.zeros((2, 2), np.uint64)}, ValueError, "one-dimensional"),
         ({"k1": np.zeros(2)}, ValueError, "integers"),
         ({"k1": np.array([1, -1])}, ValueError, "negative"),
-        ({"pkru": np.array([0, 1 << 32], np.uint64)}, ValueError, "column pkru, row 1: 0x100000000 does not fit 32 bits"),
+        ({"pkru": np.array([0, 1 << 32], np.uint64)}, ValueError, "pkru, row 1: 0x100000000 does not fit 32 bits"),
         ({"bnd0": np.zeros((1, 16), np.uint8)}, LayoutError, "bnd0 has no place"),
     ],
 )
