@@ -915,27 +915,28 @@ cdef class Columns:
     cdef xs_wide *wide
     cdef int wides
     cdef bint aligned           # every wide column begins on a line
-    cdef object arrays
+    cdef Py_buffer *views       # held as long as the kernel runs: another thread may change `arrays` meanwhile
+    cdef Py_ssize_t held
 
     def __cinit__(self, Decoder decoder, dict arrays, Py_ssize_t rows):
         cdef Py_ssize_t i
-        cdef Py_buffer view
+        cdef Py_buffer *view
         cdef const Op *op
         self.decoder = decoder
-        self.arrays = arrays
         self.aligned = True
         self.item = <Column *>PyMem_Calloc(max(decoder.count, 1), sizeof(Column))
         self.wide = <xs_wide *>PyMem_Calloc(max(decoder.count, 1), sizeof(xs_wide))
-        if self.item == NULL or self.wide == NULL:
+        self.views = <Py_buffer *>PyMem_Calloc(max(decoder.count, 1), sizeof(Py_buffer))
+        if self.item == NULL or self.wide == NULL or self.views == NULL:
             raise MemoryError
         for i in range(decoder.count):
             op = &decoder.ops[i]
+            view = &self.views[i]
             name = decoder.names[i]
             if name not in arrays:
                 raise ValueError(f"out has no column {name}")
-            PyObject_GetBuffer(arrays[name], &view, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE)
-            # The arrays keep the memory; the buffer need not be held.
-            PyBuffer_Release(&view)
+            writable_buffer(arrays[name], view, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE)
+            self.held = i + 1
             step = scalar_width(op) if op.scalar else op.width
             if view.len != rows * step:
                 raise ValueError(f"column {name} of out has {view.len} bytes, {rows} rows of {step} are needed")
@@ -973,6 +974,10 @@ cdef class Columns:
         return 0
 
     def __dealloc__(self):
+        while self.held:
+            self.held -= 1
+            PyBuffer_Release(&self.views[self.held])
+        PyMem_Free(self.views)
         PyMem_Free(self.item)
         PyMem_Free(self.wide)
 
@@ -1093,7 +1098,7 @@ def decode_many(buffers, Layout layout not None, registers=None, out=None):
     such arrays (or C-contiguous writable buffers of their sizes) to fill, which is returned.
 
     Raises: as `decode`; `FormatError` naming the first row whose header is not of `layout`; `ValueError` for `out`
-    without a column or with one of another size. Nothing has been written then. Manual: SDM1 13.4.
+    without a column, or with one of another size, read-only or overlapping the input. Nothing has been written then. Manual: SDM1 13.4.
     """
     cdef Py_buffer view
     cdef Decoder decoder = find_decoder(layout, registers)
@@ -1119,6 +1124,8 @@ def decode_many(buffers, Layout layout not None, registers=None, out=None):
         if out is None:
             out = make_arrays(decoder, count)
         columns = Columns(decoder, out, count)
+        for i in range(columns.held):
+            check_apart(&view, &columns.views[i])
         with nogil:
             decode_rows(columns, rows, stride, count)
         return out
@@ -1213,6 +1220,12 @@ def encode_many(columns, Layout layout not None, xstate_bv=None, out=None):
     try:
         if rows != count:
             raise ValueError(f"out has {rows} rows for columns of {count}")
+        for _, column in held:
+            PyObject_GetBuffer(column, &view, PyBUF_C_CONTIGUOUS)
+            try:
+                check_apart(&view, &into)
+            finally:
+                PyBuffer_Release(&view)
         base = <uint8_t *>into.buf
         PyObject_GetBuffer(marks, &view, PyBUF_C_CONTIGUOUS)
         with nogil:
