@@ -195,13 +195,17 @@ def _snapshot(pid: int, deadline: float) -> "list[LiveThread]":
     stopped: "dict[int, int]" = {}
     try:
         _stop_all(pid, stopped, deadline)
-        return [_read(pid, tid) for tid in sorted(stopped, key=lambda tid: (tid != pid, tid))]
+        threads = [_read(tid) for tid in sorted(stopped, key=lambda tid: (tid != pid, tid))]
     finally:
+        detach = native().ptrace
         for tid, pending in stopped.items():
             try:
-                native().ptrace(_DETACH, tid, 0, pending)
+                detach(_DETACH, tid, 0, pending)
             except OSError:
                 pass  # killed meanwhile
+    for thread in threads:  # nobody needs to stand still for this
+        thread.name = _name(pid, thread.tid)
+    return threads
 
 
 def _tids(pid: int) -> "list[int]":
@@ -258,18 +262,21 @@ def _await_stop(pid: int, tid: int, deadline: float) -> "int | None":
         time.sleep(0.0002)
 
 
-def _read(pid: int, tid: int) -> LiveThread:
+def _name(pid: int, tid: int) -> str:
     try:
         with open(f"/proc/{pid}/task/{tid}/comm", "rb") as file:
-            name = file.read(64).rstrip(b"\n").decode(errors="backslashreplace")
+            return file.read(64).rstrip(b"\n").decode(errors="backslashreplace")
     except OSError:
-        name = ""
+        return ""
+
+
+def _read(tid: int) -> LiveThread:
     prstatus = _regset(tid, _PRSTATUS, 512)
     small = len(prstatus) < 216
     ssp = b"" if small else _regset(tid, _SHSTK, 8)
     return LiveThread(
         tid,
-        name,
+        "",
         prstatus,
         _regset(tid, _PRFPREG, 512),
         _regset(tid, _XSTATE, 1 << 16),
