@@ -6,11 +6,14 @@ budget; what is found belongs to the thread whose stack holds it.
 """
 
 from xsave._records import find_frames
+from xsave.errors import ImageError
 from xsave.images.assemble import assemble, fxsave_x87
 from xsave.images.image import ExtraState
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from xsave.images.core import CoreImage
     from xsave.images.elf import Segment
 
@@ -39,20 +42,34 @@ def find_extra_states(core: "CoreImage") -> "list[tuple[ExtraState, int | None]]
                    "the stacks were")
     found: "list[tuple[ExtraState, int | None]]" = []
     met: "set[int]" = set()
-    for load, start, end in ranges:
-        position = start
-        while position < end and len(found) < _FRAMES_MAX:
-            # A window goes on behind the next one's start, so that a frame across the border is whole in one of them.
-            data = core._source.read(position, min(_WINDOW + _OVERLAP, end - position))
-            address = load.address + position - load.offset
-            for at, extended, features, size in find_frames(data, address, _FRAMES_MAX - len(found)):
-                if address + at not in met:
-                    met.add(address + at)
-                    found.append(_state(core, load, stacks, data, position, at, extended, features, size))
-            if len(data) < min(_WINDOW, end - position):
-                break
-            position += _WINDOW
+    try:
+        for load, start, end in ranges:
+            for position, data in _windows(core, start, end):
+                address = load.address + position - load.offset
+                for at, extended, features, size in find_frames(data, address, _FRAMES_MAX - len(found)):
+                    if address + at not in met:
+                        met.add(address + at)
+                        found.append(_state(core, load, stacks, data, position, at, extended, features, size))
+                if len(found) >= _FRAMES_MAX:
+                    core._warn(f"more than {_FRAMES_MAX:,} signal frames: the rest is not looked for")
+                    return found
+    except ImageError as problem:
+        # Of a pipe what has passed is gone.
+        core._warn(f"memory not searched for signal frames: {problem}")
     return sorted(found, key=lambda item: item[0].address)
+
+
+def _windows(core: "CoreImage", start: int, end: int) -> "Iterator[tuple[int, bytes]]":
+    # (file offset, bytes): each goes on with the end of the one before, so that a frame across the border is whole in
+    # one of them, and a stream is not asked to go back.
+    kept = b""
+    while start < end:
+        fresh = core._source.read(start, min(_WINDOW, end - start))
+        if not fresh:
+            return
+        yield start - len(kept), kept + fresh
+        kept = (kept + fresh)[-_OVERLAP:]
+        start += len(fresh)
 
 
 def _stacks(core: "CoreImage", loads: "list[Segment]") -> "dict[int, list[tuple[int, int]]]":
@@ -83,12 +100,10 @@ def _ranges(
         if load.offset in stacks:
             lowest = min(pointer for pointer, _ in stacks[load.offset]) - load.address + load.offset
             lowest = lowest // 64 * 64
-            top = min(end, lowest + max(_STACK_MAX, 1), lowest + max(budget, 0))
+            top = min(end, lowest + _STACK_MAX, lowest + max(budget, 0))
             chosen.append((load, lowest, top))
             budget -= top - lowest
-            rest.append((load, start, min(lowest + _OVERLAP, end)))
-            if top < end:
-                rest.append((load, max(top - _OVERLAP, lowest), end))
+            rest += [(load, start, lowest), (load, top, end)]
         else:
             rest.append((load, start, end))
     for load, start, end in rest:
@@ -97,7 +112,13 @@ def _ranges(
             chosen.append((load, start, stop))
             budget -= stop - start
         skipped += end - max(stop, start)
-    return sorted(chosen, key=lambda item: item[1]), skipped
+    merged: "list[tuple[Segment, int, int]]" = []
+    for load, start, end in sorted(chosen, key=lambda item: item[1]):
+        if merged and merged[-1][0] is load and merged[-1][2] == start:
+            start = merged.pop()[1]
+        if end > start:
+            merged.append((load, start, end))
+    return merged, skipped
 
 
 def _state(

@@ -134,13 +134,25 @@ class StreamSource(Source):
 
     seekable = False
 
-    def __init__(self, name: str, start: "Callable[[], Callable[[int], bytes]]", again: bool) -> None:
+    def __init__(
+        self, name: str, start: "Callable[[], Callable[[int], bytes]]", again: bool,
+        shut: "Callable[[], None] | None" = None,
+    ) -> None:
+        self._shut = shut
         super().__init__(name)
         self._start = start
         self._again = again
         self._pull = start()
         self._position = 0
         self._held: "list[tuple[int, bytearray]]" = []
+
+    def close(self) -> None:
+        if self._shut is not None:
+            self._shut()
+            self._shut = None
+
+    def __del__(self) -> None:
+        self.close()
 
     def _next(self, size: int) -> bytes:
         try:
@@ -174,9 +186,12 @@ class StreamSource(Source):
             at = offset - start
             if 0 <= at and at + min(size, (self.size if self.size is not None else _FAR) - offset) <= len(data):
                 return bytes(data[at : at + size])
-        if not self._seek(offset):
-            return b""
         parts = bytearray()
+        for start, data in self._held:
+            if start <= offset < start + len(data) == self._position:
+                parts += data[offset - start : offset - start + size]
+        if not parts and not self._seek(offset):
+            return b""
         while len(parts) < size:
             data = self._next(min(_BLOCK, size - len(parts)))
             if not data:
@@ -194,7 +209,7 @@ class StreamSource(Source):
             if first <= start < first + len(held) and first + len(held) == self._position:
                 data += held[start - first :]
         if not data and not self._seek(start):
-            return min(self._position, end)
+            return min(self._position, start)
         while start + len(data) < end:
             piece = self._next(min(_BLOCK, end - start - len(data)))
             if not piece:
@@ -323,7 +338,7 @@ def _compressed(name: str, source: Source, make: "Callable[[], Any]", magic: byt
 
         return _decompressing(pull, make, magic)
 
-    return StreamSource(name, start, again=source.seekable)
+    return StreamSource(name, start, again=source.seekable, shut=source.close)
 
 
 def _unpacked(source: Source) -> Source:
@@ -378,5 +393,4 @@ def _open_path(path: "str | bytes", name: "str | None") -> Source:
         raise ImageError(f"{label}: {problem.strerror or problem}") from problem
     if kind == 0o100000:
         return _unpacked(FileSource(label, descriptor, status.st_size))
-    source = StreamSource(label, lambda: _from_descriptor(descriptor), again=False)
-    return _unpacked(source)
+    return _unpacked(StreamSource(label, lambda: _from_descriptor(descriptor), False, lambda: os.close(descriptor)))

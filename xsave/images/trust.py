@@ -185,8 +185,7 @@ def choose(facts: Facts, cpu: "CpuModel | None" = None) -> Choice:
             warnings.append(f"layout note not usable: {problem}")
     if facts.xcomp_bv & _FORMAT_BIT:
         choice = _by_xcomp(facts, warnings)
-        if choice is not None:
-            return choice
+        return choice or _undecodable(facts, facts.xcomp_bv & ~_FORMAT_BIT, warnings)
     if facts.xcr0:
         return _by_mask(facts, facts.xcr0, warnings)
     return _by_size(facts, warnings)
