@@ -26,7 +26,7 @@ def kvm_facts(raw: bytes) -> "Facts | None":
         return Facts("KVM_GET_XSAVE", raw, size=len(raw), exact=False)
     facts = Facts("KVM_GET_XSAVE2", raw, size=len(raw), exact=False)
     # An area that fills its buffer is an area; KVM's of a host with tiles looks the same.
-    return None if facts.xcr0 and exact_size(facts.xcr0, len(raw)) else facts
+    return None if not facts.xcr0 or exact_size(facts.xcr0, len(raw)) else facts
 
 
 assert AREA_MIN < _REGION
