@@ -248,15 +248,18 @@ class ComponentMask(int):
     @property
     def components(self) -> "tuple[Component, ...]":
         """The set bits that the table knows, ascending."""
-        return tuple(row.component for row in _ROWS if self >> row.component & 1)
+        return tuple([row.component for row in _ROWS if self >> row.component & 1])
 
     @property
     def names(self) -> "tuple[str, ...]":
         """A name for every set bit, ascending, in the manual's spelling; `bit N` where there is no row."""
+        # Of a list: a tuple that grows is cut to size and then fills the interpreter's free lists, 200 KB of them.
         return tuple(
-            COMPONENTS[Component(bit)].name if bit in COMPONENTS else f"bit {bit}"
-            for bit in range(64)
-            if self >> bit & 1
+            [
+                COMPONENTS[Component(bit)].name if bit in COMPONENTS else f"bit {bit}"
+                for bit in range(64)
+                if self >> bit & 1
+            ]
         )
 
     def __iter__(self) -> "Iterator[Component]":

@@ -5,6 +5,7 @@ from xsave.cli.failures import NO, CommandError
 from xsave.cli.inputs import Tally, images
 from xsave.cli.options import Parser, add_common, cpu
 from xsave.cli.select import Selection, add_selection, in_use_names, read, selection, thread_filter
+from xsave.report.states import state_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ def _first_screen(state: _Run, image: "Image") -> None:
     out.line()
     for line in screen.thread_lines(image, image.threads, out.width):
         out.line(line)
-    area, _, _, warnings = screen.state_of(thread)
+    area, _, _, warnings = state_of(thread)
     for warning in warnings:
         warn(state.options, f"thread {thread.tid}: {warning}", state.source)
     if area is None:
@@ -197,7 +198,7 @@ def _narrowed(state: _Run, image: "Image") -> None:
         for line in screen.thread_lines(image, threads, out.width, None):
             out.line(line)
     for _, thread in screen.ordered(threads):
-        area, _, _, warnings = screen.state_of(thread)
+        area, _, _, warnings = state_of(thread)
         gpr, values = state.gpr(thread), state.registers(area)
         if not gpr and not values:
             continue
@@ -243,7 +244,6 @@ def _tilecfg(area: "Any", values: "dict[str, int | bytes]") -> "bytes | None":
 def thread_record(state: _Run, thread: "Thread") -> "dict[str, Any]":
     """A thread of the JSON document."""
     from xsave.report import json as documents
-    from xsave.report.screen import state_of
 
     def record(area: "Any") -> "dict[str, Any] | None":
         return None if area is None else documents.state_record(area, state.registers(area), state.options.lane)
@@ -318,7 +318,6 @@ def _ndjson(state: _Run, opened: "Iterator[Image]") -> None:
 
 def _csv(state: _Run, opened: "Iterator[Image]") -> None:
     from xsave.report.json import register_record
-    from xsave.report.screen import state_of
     from xsave.report.text import row_text
 
     state.out.write("source,tid,state,register,value\r\n")

@@ -14,7 +14,7 @@ from xsave.report.values import lane_bits, lanes, special, x87_float
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from typing import Any
 
     from xsave.images import Image, Thread
@@ -36,24 +36,42 @@ __all__ = [
 def dumps(value: "Any") -> str:
     """`value` (dicts with str keys, lists, tuples, str, int, float, bool, None) on one line, as `json.dumps` writes it.
 
-    Written out here because importing `json`, with its decoder and its patterns, costs a one-thread decode more time and
-    memory than the document does. Raises: `ValueError` for a bare NaN or infinity, which JSON does not have; `TypeError`.
+    Written out here because importing `json`, with its decoder and its patterns, costs a one-thread decode more time
+    and memory than the document does. Raises: `ValueError` for a bare NaN or infinity, which JSON does not have;
+    `TypeError`.
     """
+    pieces: "list[str]" = []
+    _write(value, pieces.append)
+    return "".join(pieces)
+
+
+def _write(value: "Any", put: "Callable[[str], None]") -> None:
     if isinstance(value, str):
-        return quoted(value)
-    if value is None or value is True or value is False:
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, int):
-        return int.__repr__(value)
-    if isinstance(value, float):
+        put(quoted(value))
+    elif value is None or value is True or value is False:
+        put({None: "null", True: "true", False: "false"}[value])
+    elif isinstance(value, int):
+        put(int.__repr__(value))
+    elif isinstance(value, float):
         if special(value):
             raise ValueError(f"{value} has no place in JSON")
-        return float.__repr__(value)
-    if isinstance(value, dict):
-        return "{" + ", ".join([f"{quoted(key)}: {dumps(item)}" for key, item in value.items()]) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join([dumps(item) for item in value]) + "]"
-    raise TypeError(f"{type(value).__name__} has no place in JSON")
+        put(float.__repr__(value))
+    elif isinstance(value, dict):
+        mark = "{"
+        for key, item in value.items():
+            put(f"{mark}{quoted(key)}: ")
+            _write(item, put)
+            mark = ", "
+        put("}" if value else "{}")
+    elif isinstance(value, list | tuple):
+        mark = "["
+        for item in value:
+            put(mark)
+            _write(item, put)
+            mark = ", "
+        put("]" if value else "[]")
+    else:
+        raise TypeError(f"{type(value).__name__} has no place in JSON")
 
 
 def stream(
@@ -145,7 +163,7 @@ def thread_record(
 ) -> "dict[str, Any]":
     """One thread: identity, general registers, and the members of `state_record` (`registers` empty and the others
     absent where the thread has no floating-point state)."""
-    from xsave.report.screen import state_of
+    from xsave.report.states import state_of
 
     _, rule, confidence, warnings = state_of(thread)
     return {

@@ -1,6 +1,6 @@
 """The first screen: what an image is, which layout rules it and how that is known, one line a thread."""
 
-from xsave.errors import FormatError
+from xsave.report.states import state_of
 from xsave.report.text import in_use, mask_text, printable, table
 
 TYPE_CHECKING = False
@@ -18,7 +18,6 @@ __all__ = [
     "layout_line",
     "ordered",
     "signal_name",
-    "state_of",
     "thread_lines",
 ]
 
@@ -46,16 +45,6 @@ def ordered(threads: "Sequence[Thread]") -> "Iterator[tuple[int, Thread]]":
     for index, thread in enumerate(threads):
         if index != first:
             yield index, thread
-
-
-def state_of(thread: "Thread") -> "tuple[Any, str, str, list[str]]":
-    """A thread's area (or None), rule and confidence of its layout, and warnings; a state that cannot be read is a
-    warning, so that one thread's damage does not hide the others."""
-    try:
-        evidence = thread.evidence
-        return thread.area, evidence.rule, evidence.confidence, list(thread.warnings)
-    except FormatError as error:
-        return None, "unreadable", "none", [str(error)]
 
 
 def area_format(area: "Any") -> str:
