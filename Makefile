@@ -71,8 +71,10 @@ sanitize: $(sdist) ## the suite under AddressSanitizer and UndefinedBehaviorSani
 fuzz: $(root)/.venv-fuzz/.ready ## every fuzz target, FUZZ_SECONDS each, on an instrumented build
 	@cd .venv-fuzz && PYTHONSAFEPATH=1 bin/python "$(root)/tests/fuzz/run.py" --seconds $(FUZZ_SECONDS) $(FUZZ)
 
-fuzz-proof: $(root)/.venv-proof/.ready ## the fuzzers find an out-of-bounds write that is planted for them
-	@cd .venv-proof && PYTHONSAFEPATH=1 bin/python "$(root)/tests/fuzz/run.py" --seconds 60 --find area
+fuzz-proof: $(root)/.venv-fuzz/.ready ## the fuzzer finds an out-of-bounds write that is planted in a copy of the package
+	@cd .venv-fuzz && $(INSTRUMENT) PYTHONSAFEPATH=1 bin/python "$(root)/tests/fuzz/plant.py" "$(sdist)" planted
+	@cd .venv-fuzz && PYTHONSAFEPATH=1 bin/python "$(root)/tests/fuzz/run.py" --seconds 60 --find area \
+	    --package planted/package
 
 $(root)/.venv-fuzz/.ready: $(sdist)
 	@$(INSTRUMENT) $(MAKE) $(root)/.venv-fuzz/.installed VENV=.venv-fuzz PACKAGE="$(sdist)" NEEDS=clang

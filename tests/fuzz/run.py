@@ -2,7 +2,8 @@
 
 Each target runs in a process of its own, `--jobs` of them at a time. A line a target says what it did; the run fails
 if a target found something, if libFuzzer saw no counters of the compiled modules, or if it never got further than the
-seeds: then it was not fuzzing. `--find TARGET` turns it round, for a build with a planted error: the target must fail.
+seeds: then it was not fuzzing. `--find TARGET --package FOLDER` turns it round, for the package with a planted error
+that `plant.py` made: the target must fail.
 """
 
 import argparse
@@ -20,7 +21,7 @@ MODULE = re.compile(r"INFO: Loaded (\d+) modules\s+\((\d+) inline 8-bit counters
 STATE = re.compile(r"^#(\d+)\s+(INITED|DONE|NEW|REDUCE|pulse|RELOAD)\s+cov: (\d+) ft: (\d+) corp: (\d+)", re.MULTILINE)
 
 
-def environment() -> dict[str, str]:
+def environment(package: Path | None = None) -> dict[str, str]:
     import atheris
 
     preload = Path(atheris.path()) / "asan_with_fuzzer.so"
@@ -29,6 +30,8 @@ def environment() -> dict[str, str]:
         "PYTHONMALLOC": "malloc",
         "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1",
     }
+    if package is not None:
+        more["PYTHONPATH"] = str(package)
     return {**os.environ, **more}
 
 
@@ -62,7 +65,8 @@ class Outcome:
         )
 
 
-def run(name: str, seconds: int, corpus: Path | None) -> Outcome:
+def run(name: str, seconds: int, corpus: Path | None = None, package: Path | None = None) -> Outcome:
+    settings = environment(package)
     target = [sys.executable, HERE / "harness.py", name]
     with tempfile.TemporaryDirectory() as scratch:
         folders = [Path(scratch) / "found", Path(scratch) / "seeds"]
@@ -70,12 +74,12 @@ def run(name: str, seconds: int, corpus: Path | None) -> Outcome:
             folders[0] = corpus / name
         for folder in folders:
             folder.mkdir(parents=True, exist_ok=True)
-        subprocess.run([*target, "--seeds", folders[1]], env=environment(), check=True)
+        subprocess.run([*target, "--seeds", folders[1]], env=settings, check=True)
         options = [f"-max_total_time={seconds}", "-timeout=20", "-rss_limit_mb=3072", f"-artifact_prefix={scratch}/"]
         began = time.monotonic()
         done = subprocess.run(
             [*target, *options, *folders],
-            env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=seconds + 300, check=False,
+            env=settings, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=seconds + 300, check=False,
         )
         log = done.stdout.decode(errors="replace")
         for kept in sorted(Path(scratch).glob("*-*")):
@@ -90,9 +94,10 @@ def main() -> int:
     parser.add_argument("--jobs", type=int, default=2, help="at a time")
     parser.add_argument("--corpus", type=Path, help="keeps what was found between runs")
     parser.add_argument("--find", metavar="TARGET", help="this target must find an error that was planted")
+    parser.add_argument("--package", type=Path, help="the folder of the package to fuzz instead of the installed one")
     given = parser.parse_args()
     if given.find:
-        outcome = run(given.find, given.seconds, None)
+        outcome = run(given.find, given.seconds, package=given.package)
         found = outcome.crashed and "ERROR: AddressSanitizer" in outcome.log
         print(outcome)
         print(f"the planted error was {'found' if found else 'NOT found'} after {outcome.seconds:.0f} s")
