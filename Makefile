@@ -22,6 +22,7 @@ needs := $(if $(wildcard $(package)/setup.py),$(sources),$(package))
 BUILD_TOOLS := setuptools wheel Cython build
 LINT_TOOLS := ruff mypy cython-lint typing_extensions
 FUZZ_TOOLS := atheris
+BENCH_TOOLS := construct
 EXTRAS := [test,zstd,lz4]
 # Flags of the checked builds; docs/building.md says why each is there.
 SANITIZE := CFLAGS="-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer" \
@@ -49,7 +50,7 @@ test: $(venv)/.installed ## the test suite, under five minutes
 slow: $(venv)/.installed ## the long tests too
 	@$(suite)
 
-bench: $(venv)/.installed ## the goals of docs/performance.md, measured here
+bench: $(venv)/.installed $(venv)/.bench ## the goals of docs/benchmarks.md, measured here
 	@$(run) bin/python "$(root)/benchmarks/run.py"
 
 lint: $(venv)/.installed $(venv)/.lint ## ruff, cython-lint, mypy --strict, stubtest
@@ -97,6 +98,11 @@ $(venv)/.installed: $(needs) $(venv)/.made
 $(venv)/.lint: constraints.txt | $(venv)/.made
 	@$(pip) $(LINT_TOOLS) && touch $@
 
+# What a goal compares with; where it cannot be had, that line says so.
+$(venv)/.bench: constraints.txt | $(venv)/.made
+	@$(pip) $(BENCH_TOOLS) || echo "no $(BENCH_TOOLS): its line cannot be judged"
+	@touch $@
+
 $(venv)/.made: constraints.txt
 	@PYTHON="$(PYTHON)" NEEDS="$(NEEDS)" sh tests/house/venv.sh "$(venv)"
 	@$(if $(filter %.whl,$(package)),true,$(pip) --upgrade $(BUILD_TOOLS))
@@ -105,7 +111,7 @@ $(venv)/.made: constraints.txt
 update: ## renew constraints.txt from the registry
 	@rm -rf .venv-update && PYTHON="$(PYTHON)" sh tests/house/venv.sh "$(root)/.venv-update"
 	@.venv-update/bin/pip install --quiet --upgrade pip $(BUILD_TOOLS)
-	@.venv-update/bin/pip install --quiet --upgrade --no-build-isolation ".$(EXTRAS)" $(LINT_TOOLS) $(FUZZ_TOOLS)
+	@.venv-update/bin/pip install --quiet --upgrade --no-build-isolation ".$(EXTRAS)" $(LINT_TOOLS) $(FUZZ_TOOLS) $(BENCH_TOOLS)
 	@{ sed '/^[^#]/,$$d' constraints.txt; .venv-update/bin/pip freeze --all --exclude xsave --exclude pip; } > .constraints.new
 	@mv .constraints.new constraints.txt && rm -rf .venv-update
 

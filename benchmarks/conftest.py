@@ -18,11 +18,12 @@ ROOT = Path(__file__).resolve().parent.parent
 # At the end: the checkout's own xsave/ must not hide the installed package.
 sys.path += [str(ROOT / "benchmarks"), str(ROOT / "benchmarks" / "native"), str(ROOT / "tests"), str(ROOT)]
 
-import build  # noqa: E402
 import machine  # noqa: E402
 from areas import Memory  # noqa: E402
 from goals import GOALS, Bound  # noqa: E402
 from ratio import Ratio, Times, compare  # noqa: E402
+
+import build  # noqa: E402
 
 Line = dict[str, Any]
 
@@ -93,9 +94,17 @@ class Judge:
         return times
 
     def line(
-        self, goal: str, name: str, ratio: Ratio, bound: "Bound | None", baseline: str, *, untold: str = "", note: str = ""
+        self,
+        goal: str,
+        name: str,
+        ratio: Ratio,
+        bound: "Bound | None",
+        baseline: str,
+        *,
+        untold: str = "",
+        note: str = "",
     ) -> None:
-        """Records a ratio. Without a bound, or with a reason why this machine cannot tell, it is shown and not judged."""
+        """Records a ratio. Without a bound, or with a reason why this machine cannot tell, it is not judged."""
         judged = bound is not None and not untold
         self._keep(
             goal,
@@ -216,8 +225,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
             asked = f", goal {line['goal']}" if line["goal"] else ""
             reason = f" ({line['reason']})" if line["reason"] else ""
             write(
-                f"  {goal} {name}: {_figure(line['figure'])} [{_figure(low)}, {_figure(high)}] × {line['baseline']}{asked}: "
-                f"{_verdict(line)}{reason}; {ours:,.0f} against {base:,.0f} ns"
+                f"  {goal} {name}: {_figure(line['figure'])} [{_figure(low)}, {_figure(high)}] × {line['baseline']}"
+                f"{asked}: {_verdict(line)}{reason}; {ours:,.0f} against {base:,.0f} ns"
             )
     write("")
     for goal in GOALS:
@@ -230,8 +239,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         low, high = line["quartiles"]
         judged = [each["reached"] for each in summary["lines"].values() if each["reached"] is not None]
         write(
-            f"{goal} {word} ({sum(judged)} of {len(judged)} lines): {summary['line']} {_figure(line['figure'])} [{_figure(low)}, "
-            f"{_figure(high)}] × {line['baseline']}, goal {line['goal']}"
+            f"{goal} {word} ({sum(judged)} of {len(judged)} lines): {summary['line']} {_figure(line['figure'])} "
+            f"[{_figure(low)}, {_figure(high)}] × {line['baseline']}, goal {line['goal']}"
         )
     if results.file is not None:
         results.file.parent.mkdir(parents=True, exist_ok=True)

@@ -14,8 +14,8 @@ FIRST_TID = 4000
 
 
 def write_core(path: Path, threads: int, *, native: bool = False, seed: int = 6) -> "tuple[int, int]":
-    """A core of `threads` threads with 2,696-byte notes, everything in use; `native`: 11,008-byte ones whose tiles are in
-    their initial configuration (zeros, as the kernel writes it). Returns offset and size of its notes."""
+    """A core of `threads` threads with 2,696-byte notes, everything in use; `native`: 11,008-byte ones whose tiles are
+    in their initial configuration (zeros, as the kernel writes it). Returns offset and size of its notes."""
     layout = layouts(AMX if native else AVX512)[0]
     rows = fill(np.empty((threads, layout.size), np.uint8), layout, AVX512, seed=seed)
     # Software bytes hold XCR0; what is not in use holds initial values.
@@ -26,7 +26,13 @@ def write_core(path: Path, threads: int, *, native: bool = False, seed: int = 6)
     made = []
     for index, row in enumerate(rows):
         image = row.tobytes()
-        registers = {"rip": 0x401000 + rng.randrange(4096), "rsp": 0x7FFF0000_0000 + 4096 * index, "cs": 0x33, "ss": 0x2B, "eflags": 0x202}
+        registers = {
+            "rip": 0x401000 + rng.randrange(4096),
+            "rsp": 0x7FFF0000_0000 + 4096 * index,
+            "cs": 0x33,
+            "ss": 0x2B,
+            "eflags": 0x202,
+        }
         made.append(elf.Thread(FIRST_TID + index, 6 if index == 0 else 0, registers, image, fpregs=image[:512]))
     entries = [(int(number), size, offset) for number, (offset, size) in layout.offsets.items()]
     notes = elf.linux_notes(made, layout=entries, name=b"bench")

@@ -1,4 +1,4 @@
-"""gdb as a baseline: one process that reads the registers of a core again and again, without its start-up; or all of it."""
+"""gdb as a baseline: one process that reads the registers of a core again and again, or all of it from its start."""
 
 import os
 import shutil

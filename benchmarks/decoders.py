@@ -29,7 +29,8 @@ _ZERO16, _ZERO32, _ZERO64, _ZERO10 = bytes(16), bytes(32), bytes(64), bytes(10)
 
 
 def _compose(t: "tuple[int | bytes, ...]", names: "list[str]", full: int) -> Values:
-    # One unpack gives: 0 legacy scalars, 8 st, 16 xmm, 32 XSTATE_BV, 33 ymm, 49 k, 57 zmm upper, 73 zmm16 up, 89 pkru, 90 tiles.
+    # Where the one unpack leaves what: 0 legacy scalars, 8 st, 16 xmm, 32 XSTATE_BV, 33 ymm, 49 k, 57 zmm upper halves,
+    # 73 zmm16 and up, 89 pkru, 90 tilecfg, 91 tiles.
     live = t[32]
     if live & full == full:  # type: ignore[operator]
         low = map(b"".join, zip(t[16:32], t[33:49], t[57:73], strict=False))  # type: ignore[arg-type]
@@ -103,7 +104,9 @@ _AT64 = [slice(64 * i, 64 * i + 64) for i in range(16)]
 _LOW = list(zip(_AT16, _AT32, strict=True))
 
 
-def _slices(scalars: "tuple[int, ...]", st: bytes, xmm: bytes, ymm: bytes, upper: bytes, zmm: bytes, tail: "list[int]") -> Values:
+def _slices(
+    scalars: "tuple[int, ...]", st: bytes, xmm: bytes, ymm: bytes, upper: bytes, zmm: bytes, tail: "list[int]"
+) -> Values:
     # Register files as bytes, cut up: quicker than element by element for both tools.
     low = [xmm[a] + ymm[a] + upper[b] for a, b in _LOW]
     return dict(zip(NAMES, (*scalars, *[st[a] for a in _AT10], *low, *[zmm[a] for a in _AT64], *tail), strict=False))
@@ -116,7 +119,9 @@ def by_ctypes(area: bytes) -> Values:
         return by_struct(area)
     scalars = (a.fcw, a.fsw, a.ftw, a.fop, a.fip, a.fdp, a.mxcsr, a.mxcsr_mask)
     low = map(b"".join, zip(map(bytes, a.xmm), map(bytes, a.ymm), map(bytes, a.upper), strict=True))
-    return dict(zip(NAMES, (*scalars, *(bytes(slot.st) for slot in a.st), *low, *map(bytes, a.zmm), *a.k, a.pkru), strict=True))
+    return dict(
+        zip(NAMES, (*scalars, *(bytes(slot.st) for slot in a.st), *low, *map(bytes, a.zmm), *a.k, a.pkru), strict=True)
+    )
 
 
 def by_ctypes_cut(area: bytes) -> Values:
@@ -159,7 +164,9 @@ def by_numpy_item(area: bytes) -> Values:
     if live & ALL != ALL:
         return by_struct(area)
     low = map(b"".join, zip(xmm.tolist(), ymm.tolist(), upper.tolist(), strict=True))
-    return dict(zip(NAMES, (*scalars, *[x[:10] for x in st.tolist()], *low, *zmm.tolist(), *k.tolist(), pkru), strict=True))
+    return dict(
+        zip(NAMES, (*scalars, *[x[:10] for x in st.tolist()], *low, *zmm.tolist(), *k.tolist(), pkru), strict=True)
+    )
 
 
 # --- construct --------------------------------------------------------------------------------------------------

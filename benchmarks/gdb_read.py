@@ -1,5 +1,5 @@
-# Runs inside gdb: reads every thread's registers through gdb's own Python API, as often as asked, and says how long each
-# pass took. BENCH_PIPES holds two file descriptors, requests in and answers out. Without them it reads once and exits;
+# Runs inside gdb: reads every thread's registers through gdb's own Python API, as often as asked, and says how long
+# each pass took. BENCH_PIPES holds two file descriptors, requests in and answers out. Without them it reads once and exits;
 # BENCH_PRINT names a file for what it read, one JSON record a thread.
 import json
 import os
@@ -10,9 +10,9 @@ import gdb
 
 NAMES = (
     ["fctrl", "fstat", "ftag", "fop", "fioff", "fooff", "mxcsr"]
-    + ["st%d" % i for i in range(8)]
-    + ["zmm%d" % i for i in range(32)]
-    + ["k%d" % i for i in range(8)]
+    + [f"st{i}" for i in range(8)]
+    + [f"zmm{i}" for i in range(32)]
+    + [f"k{i}" for i in range(8)]
     + ["pkru"]
 )
 
@@ -30,7 +30,7 @@ def read_all(threads):
 
 
 def print_all(threads, out):
-    # Eight 64-bit lanes are the quickest way from a vector register of gdb 13 to Python; st registers as gdb writes them.
+    # Eight 64-bit lanes are the quickest way from a vector register of gdb 13 to Python; st as gdb writes it.
     field = None
     for thread in threads:
         thread.switch()
@@ -71,14 +71,14 @@ if pipes is None:
         elif read_all(threads) != len(NAMES) * len(threads):
             raise RuntimeError("registers are missing")
     except Exception as error:
-        sys.stderr.write("cannot read: %s\n" % error)
+        sys.stderr.write(f"cannot read: {error}\n")
         os._exit(3)
 else:
     requests, answers = (int(each) for each in pipes.split())
     try:
-        reply = "ready %d %r\n" % (len(threads), checksum(threads))
+        reply = f"ready {len(threads)} {checksum(threads)}\n"
     except Exception as error:
-        reply = "cannot %s\n" % error
+        reply = f"cannot {error}\n"
     os.write(answers, reply.encode())
     while os.read(requests, 1):
         gdb.execute("maintenance flush register-cache", to_string=True)

@@ -36,7 +36,9 @@ def _caches() -> "dict[str, str]":
 
 def _tunables() -> "dict[str, int]":
     # glibc's own word on when it streams: `ld.so --list-tunables`.
-    loader = next((path for path in ("/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-x86-64.so.2") if os.path.exists(path)), None)
+    loader = next(
+        (path for path in ("/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-x86-64.so.2") if os.path.exists(path)), None
+    )
     if loader is None:
         return {}
     text = subprocess.run([loader, "--list-tunables"], capture_output=True, text=True).stdout
@@ -73,7 +75,11 @@ def describe(native: ModuleType) -> "dict[str, object]":
         "family": int(info.get("cpu family", 0)),
         "model": int(info.get("model", 0)),
         "hypervisor": "hypervisor" in info.get("flags", ""),
-        "flags": [flag for flag in info.get("flags", "").split() if flag.startswith(("avx512", "xsave", "amx", "xgetbv1", "erms", "fsrm"))],
+        "flags": [
+            flag
+            for flag in info.get("flags", "").split()
+            if flag.startswith(("avx512", "xsave", "amx", "xgetbv1", "erms", "fsrm"))
+        ],
         "cpus": os.cpu_count(),
         "xcr0": f"{native.xcr0():#x}",
         "caches": _caches(),
@@ -103,10 +109,16 @@ def summary(machine: "dict[str, object]") -> str:
     tunables = machine["tunables"]
     threshold = tunables.get("x86_non_temporal_threshold", 0) if isinstance(tunables, dict) else 0
     caches = machine["caches"]
-    sizes = " ".join(f"{name.replace(' Unified', '')} {size}" for name, size in caches.items()) if isinstance(caches, dict) else ""
+    sizes = (
+        " ".join(f"{name.replace(' Unified', '')} {size}" for name, size in caches.items())
+        if isinstance(caches, dict)
+        else ""
+    )
     return (
-        f"{machine['cpu']} ({machine['vendor']} {machine['family']}/{machine['model']}), {machine['cpus']} CPUs, XCR0 {machine['xcr0']}, "
+        f"{machine['cpu']} ({machine['vendor']} {machine['family']}/{machine['model']}), "
+        f"{machine['cpus']} CPUs, XCR0 {machine['xcr0']}, "
         f"{sizes}, TSC {machine['tsc']}\n"
-        f"{machine['kernel']}, {machine['libc']} (x86_non_temporal_threshold {threshold / 2**20:.0f} MiB), {machine['python']}, numpy "
+        f"{machine['kernel']}, {machine['libc']} (x86_non_temporal_threshold {threshold / 2**20:.0f} MiB), "
+        f"{machine['python']}, numpy "
         f"{machine['numpy']}, {machine['gdb']}, load {machine['load_average']:.1f}, {machine['date']}"
     )

@@ -35,7 +35,13 @@ class Side:
     """A statement timed in a loop. `names` are its variables; `items`, if given, is cycled through as `item`."""
 
     def __init__(
-        self, name: str, statement: str, names: "Mapping[str, object]", *, empty: str = "pass", items: "Sequence[object] | None" = None
+        self,
+        name: str,
+        statement: str,
+        names: "Mapping[str, object]",
+        *,
+        empty: str = "pass",
+        items: "Sequence[object] | None" = None,
     ) -> None:
         self.name = name
         self.items = items
@@ -142,7 +148,9 @@ def compare(
             overhead = median(gross[id(empties[side.shape])]) if side.shape in empties else 0.0
             net = [max(value - overhead, FLOOR_NS) for value in gross[id(side)]]
             if median(net) <= FLOOR_NS:
-                raise RuntimeError(f"{side.name}: its {median(gross[id(side)]):.1f} ns are lost in the loop's {overhead:.1f} ns")
+                raise RuntimeError(
+                    f"{side.name}: its {median(gross[id(side)]):.1f} ns are lost in the loop's {overhead:.1f} ns"
+                )
             times.net.setdefault(side.name, []).extend(net)
     return times
 

@@ -85,7 +85,14 @@ def test_p1_dense(judge, native, memory, way, rows):
     case = Case(native, memory, way, rows, 64, AVX512)
     times = judge.compare(case.make, draws=16, rounds=96)
     bound = at_least(1.15 if way == WAYS[0] else 1.05)
-    judge.line("P1", f"{way}, {rows}", times.speed("xsave", "memcpy"), bound, f"memcpy of {case.a.size}", untold=judge.needs_avx512)
+    judge.line(
+        "P1",
+        f"{way}, {rows}",
+        times.speed("xsave", "memcpy"),
+        bound,
+        f"memcpy of {case.a.size}",
+        untold=judge.needs_avx512,
+    )
 
 
 @pytest.mark.parametrize("rows", ROWS)
@@ -96,7 +103,12 @@ def test_p1_random(judge, native, memory, way, rows):
     times = judge.compare(case.make, draws=16, rounds=96)
     bound = at_least(1.0 if way == WAYS[0] else 0.95)
     judge.line(
-        "P1", f"random XSTATE_BV, {way}, {rows}", times.speed("xsave", "memcpy"), bound, f"memcpy of {case.a.size}", untold=judge.needs_avx512
+        "P1",
+        f"random XSTATE_BV, {way}, {rows}",
+        times.speed("xsave", "memcpy"),
+        bound,
+        f"memcpy of {case.a.size}",
+        untold=judge.needs_avx512,
     )
 
 
@@ -107,7 +119,14 @@ def test_p1_amx(judge, native, memory, way, in_use):
     case = Case(native, memory, way, ROWS[0], 16, in_use, mask=AMX)
     times = judge.compare(case.make, draws=8, rounds=64)
     what, bound = ("all in use", at_least(0.95)) if in_use == AMX else ("tiles in init", at_least(3.5))
-    judge.line("P1", f"16 AMX areas, {what}, {way}", times.speed("xsave", "memcpy"), bound, f"memcpy of {case.a.size}", untold=judge.needs_amx)
+    judge.line(
+        "P1",
+        f"16 AMX areas, {what}, {way}",
+        times.speed("xsave", "memcpy"),
+        bound,
+        f"memcpy of {case.a.size}",
+        untold=judge.needs_amx,
+    )
 
 
 @pytest.mark.parametrize("rows", ROWS)
@@ -116,7 +135,9 @@ def test_p2_1k(judge, native, memory, way, rows):
     """1,000 areas, between the caches."""
     case = Case(native, memory, way, rows, 1000, AVX512)
     times = judge.compare(case.make, draws=8, rounds=48)
-    judge.line("P2", f"1k, {way}, {rows}", times.speed("xsave", "memcpy"), at_least(1.0), "memcpy", untold=judge.needs_avx512)
+    judge.line(
+        "P2", f"1k, {way}, {rows}", times.speed("xsave", "memcpy"), at_least(1.0), "memcpy", untold=judge.needs_avx512
+    )
 
 
 @pytest.mark.parametrize("rows", ROWS)
@@ -125,7 +146,14 @@ def test_p2_50k(judge, native, memory, way, rows):
     """50,000 areas against one np.copyto of all of them."""
     case = Case(native, memory, way, rows, 50_000, AVX512, kinds=("np.copyto", "memcpy"))
     times = judge.compare(case.make, draws=2, rounds=32)
-    judge.line("P2", f"50k, {way}, {rows}", times.speed("xsave", "np.copyto"), at_least(1.3), "np.copyto", untold=judge.needs_avx512)
+    judge.line(
+        "P2",
+        f"50k, {way}, {rows}",
+        times.speed("xsave", "np.copyto"),
+        at_least(1.3),
+        "np.copyto",
+        untold=judge.needs_avx512,
+    )
 
 
 def room(judge, native):
@@ -159,7 +187,15 @@ def judge_big(judge, goal, name, times, kinds, lines):
     for baseline, bound in lines.items():
         base = "memcpy" if baseline == "memcpy" else best
         words = baseline if base == baseline else f"{baseline} ({base})"
-        judge.line(goal, f"{name}, × {baseline}", times.speed("xsave", base), bound, words, untold=untold, note=f"ns an area: {note}")
+        judge.line(
+            goal,
+            f"{name}, × {baseline}",
+            times.speed("xsave", base),
+            bound,
+            words,
+            untold=untold,
+            note=f"ns an area: {note}",
+        )
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -175,7 +211,13 @@ def test_p3_one(judge, native, memory, way):
         for source, out, _ in rows:
             xsave.transcode_many(source, case.a, case.b, out)
         check_conversion(case.source, case.a, ours, case.b)
-        names = {"transcode": xsave.transcode_many, "copy": native.copy_rows, "empty": native.empty_rows, "A": case.a, "B": case.b}
+        names = {
+            "transcode": xsave.transcode_many,
+            "copy": native.copy_rows,
+            "empty": native.empty_rows,
+            "A": case.a,
+            "B": case.b,
+        }
         names |= {"size": case.a.size}
         empty = "empty(item[0], A, B, item[1])"
         return [
@@ -187,7 +229,13 @@ def test_p3_one(judge, native, memory, way):
 
     times = judge.compare(make, draws=8, rounds=64)
     judge.line("P3", f"n = 1, {way}", times.speed("xsave", "memcpy"), at_least(1.5), "memcpy of the full area")
-    judge.line("P3", f"n = 1, {way}, Python's call counted", times.speed("whole call", "whole copy"), None, "memcpy in such a call")
+    judge.line(
+        "P3",
+        f"n = 1, {way}, Python's call counted",
+        times.speed("whole call", "whole copy"),
+        None,
+        "memcpy in such a call",
+    )
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -213,8 +261,6 @@ def test_p3_100k(judge, native, memory, way):
     judge_big(judge, "P3", f"100k, {way}", times, kinds, lines)
 
 
-
-
 def test_p1_between_cpus(judge, native, memory):
     """Shown, not judged: standard areas of an Intel CPU to standard areas of an AMD one, and the bytes that move."""
     genoa = Layout(xsave.CpuModel.named("EPYC-Genoa"), AVX512, xsave.STANDARD)
@@ -227,4 +273,10 @@ def test_p1_between_cpus(judge, native, memory):
         return [Side("xsave", CALL, names, empty=EMPTY), case.copy("memcpy", names, draw_offset(case.rng, False))]
 
     times = judge.compare(make, draws=8, rounds=64)
-    judge.line("P1", f"standard of {CPU}→standard of EPYC-Genoa", times.speed("xsave", "memcpy"), None, f"memcpy of {case.a.size}")
+    judge.line(
+        "P1",
+        f"standard of {CPU}→standard of EPYC-Genoa",
+        times.speed("xsave", "memcpy"),
+        None,
+        f"memcpy of {case.a.size}",
+    )

@@ -56,23 +56,39 @@ def test_p4(judge, native):
         judge.line("P4", f"decode against {quick}", times.speed("xsave", quick), None, quick)
     if construct:
         judge.line("P4", "decode against construct", times.speed("xsave", "construct"), at_least(55), "construct")
-        judge.line("P4", "decode against construct's compiler", times.speed("xsave", "construct, compiled"), None, "construct, compiled")
+        judge.line(
+            "P4",
+            "decode against construct's compiler",
+            times.speed("xsave", "construct, compiled"),
+            None,
+            "construct, compiled",
+        )
     else:
         judge.untold("P4", "decode against construct", at_least(55), "construct", "construct is not installed")
-    judge.line("P4", "check and decode against struct, which checks nothing", times.speed("xsave from bytes", "struct"), None, "struct")
+    judge.line(
+        "P4",
+        "check and decode against struct, which checks nothing",
+        times.speed("xsave from bytes", "struct"),
+        None,
+        "struct",
+    )
 
 
 def test_p4_random(judge, native):
     """Shown: every bit of XSTATE_BV drawn."""
     raw, views, layout = areas(RANDOM)
-    times = judge.compare(lambda _: decode_sides(native, raw, views, layout, {"struct": decoders.by_struct}), draws=4, rounds=32)
+    times = judge.compare(
+        lambda _: decode_sides(native, raw, views, layout, {"struct": decoders.by_struct}), draws=4, rounds=32
+    )
     judge.line("P4", "random XSTATE_BV", times.speed("xsave", "struct"), None, "struct")
 
 
 def test_p4_amx(judge, native):
     """An area with tile configuration and eight tiles in use."""
     raw, views, layout = areas(AMX, AMX)
-    times = judge.compare(lambda _: decode_sides(native, raw, views, layout, {"struct": decoders.by_struct_tiles}), draws=4, rounds=64)
+    times = judge.compare(
+        lambda _: decode_sides(native, raw, views, layout, {"struct": decoders.by_struct_tiles}), draws=4, rounds=64
+    )
     judge.line("P4", "AMX area", times.speed("xsave", "struct"), at_least(3.0), "struct")
 
 

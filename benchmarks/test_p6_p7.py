@@ -37,7 +37,9 @@ def check_core(path, layout, columns, areas):
     """Every column of some threads, and the dicts of all of them, against the reference model's reading of the file."""
     for row in sampled(len(areas)):
         found = {name: column[row] for name, column in columns.items() if name != "tid"}
-        values = {name: value.tobytes() if isinstance(value, np.ndarray) else int(value) for name, value in found.items()}
+        values = {
+            name: value.tobytes() if isinstance(value, np.ndarray) else int(value) for name, value in found.items()
+        }
         check_values(areas[row], layout, values)
     assert columns["tid"].tolist() == [cores.FIRST_TID + i for i in range(len(areas))]
     for thread, area in zip(xsave.open(path).threads, areas, strict=True):
@@ -62,7 +64,13 @@ def test_p6(judge, native, folder, native_notes):
             consume(decode(thread.area))
 
     names = {"open": xsave.open, "dicts": dicts, "read": native.read_chunks, "path": name, "raw": os.fsencode(name)}
-    names |= {"offset": offset, "length": length, "chunk": CHUNK, "buffer": bytearray(CHUNK), "whole": bytearray(length)}
+    names |= {
+        "offset": offset,
+        "length": length,
+        "chunk": CHUNK,
+        "buffer": bytearray(CHUNK),
+        "whole": bytearray(length),
+    }
     assert native.read_chunks(os.fsencode(name), offset, length, bytearray(length), length) == length
     sides = [
         Side("columns", "open(path).columns()", names),
@@ -82,8 +90,17 @@ def test_p6(judge, native, folder, native_notes):
         debugger.close()
     words = "11,008-byte notes, tiles in init" if native_notes else "2,696-byte notes"
     pread = times.fastest(["pread in chunks", "one pread"])
-    judge.line("P6", f"{words}: columns × pread", times.cost("columns", pread), at_most(1.0 if native_notes else 1.4), f"bare {pread}")
-    goals = {"columns": at_least(400) if native_notes else at_least(1000, intel=900), "dicts": at_least(100 if native_notes else 120)}
+    judge.line(
+        "P6",
+        f"{words}: columns × pread",
+        times.cost("columns", pread),
+        at_most(1.0 if native_notes else 1.4),
+        f"bare {pread}",
+    )
+    goals = {
+        "columns": at_least(400) if native_notes else at_least(1000, intel=900),
+        "dicts": at_least(100 if native_notes else 120),
+    }
     for side, bound in goals.items():
         line = f"{words}: {side} × gdb"
         if cannot:
@@ -98,7 +115,9 @@ def whole(name, arguments, environment=()):
 
     def run():
         start = perf_counter_ns()
-        done = subprocess.run(arguments, env=full, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        done = subprocess.run(
+            arguments, env=full, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
         spent = perf_counter_ns() - start
         if done.returncode:
             raise RuntimeError(f"{arguments[0]}: exit status {done.returncode}")

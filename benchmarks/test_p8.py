@@ -15,7 +15,16 @@ from ratio import Side
 
 import xsave
 
-SCALARS = {"fcw": "<u2", "fsw": "<u2", "ftw": "u1", "fop": "<u2", "fip": "<u8", "fdp": "<u8", "mxcsr": "<u4", "mxcsr_mask": "<u4"}
+SCALARS = {
+    "fcw": "<u2",
+    "fsw": "<u2",
+    "ftw": "u1",
+    "fop": "<u2",
+    "fip": "<u8",
+    "fdp": "<u8",
+    "mxcsr": "<u4",
+    "mxcsr_mask": "<u4",
+}
 SCALAR_AT = {"fcw": 0, "fsw": 2, "ftw": 4, "fop": 6, "fip": 8, "fdp": 16, "mxcsr": 24, "mxcsr_mask": 28}
 
 
@@ -25,7 +34,11 @@ def strided_moves(layout):
     moves = [(name, 0, SCALAR_AT[name], np.dtype(form).itemsize) for name, form in SCALARS.items()]
     moves += [(f"st{i}", 0, 32 + 16 * i, 10) for i in range(8)]
     for i in range(16):
-        moves += [(f"zmm{i}", 0, 160 + 16 * i, 16), (f"zmm{i}", 16, at[2] + 16 * i, 16), (f"zmm{i}", 32, at[6] + 32 * i, 32)]
+        moves += [
+            (f"zmm{i}", 0, 160 + 16 * i, 16),
+            (f"zmm{i}", 16, at[2] + 16 * i, 16),
+            (f"zmm{i}", 32, at[6] + 32 * i, 32),
+        ]
         moves.append((f"zmm{16 + i}", 0, at[7] + 64 * i, 64))
     moves += [(f"k{i}", 0, at[5] + 8 * i, 8) for i in range(8)]
     moves.append(("pkru", 0, at[9], 4))
@@ -59,7 +72,10 @@ def test_p8(judge, memory, count):
         values = {name: value[row].tobytes() if value.ndim == 2 else int(value[row]) for name, value in columns.items()}
         check_values(rows[row].tobytes(), layout, values)
     moves = strided_moves(layout)
-    own = {name: np.zeros((count, column.itemsize if column.ndim == 1 else column.shape[1]), np.uint8) for name, column in columns.items()}
+    own = {
+        name: np.zeros((count, column.itemsize if column.ndim == 1 else column.shape[1]), np.uint8)
+        for name, column in columns.items()
+    }
     strided(rows, own, moves)
     for name, column in columns.items():
         assert np.array_equal(column.view(np.uint8).reshape(count, -1), own[name]), name
@@ -67,7 +83,14 @@ def test_p8(judge, memory, count):
 
     def make(_draw):
         flat = memory.place("copy", count, stride, draw_offset(rng, True)).reshape(-1)
-        names = {"decode": xsave.decode_many, "strided": strided, "copyto": np.copyto, "rows": rows, "layout": layout, "own": own}
+        names = {
+            "decode": xsave.decode_many,
+            "strided": strided,
+            "copyto": np.copyto,
+            "rows": rows,
+            "layout": layout,
+            "own": own,
+        }
         names |= {"moves": moves, "flat": flat, "source": rows.reshape(-1), "columns": columns}
         return [
             Side("xsave", "decode(rows, layout, out=columns)" if reuse else "decode(rows, layout)", names),
@@ -82,4 +105,11 @@ def test_p8(judge, memory, count):
     size = f"{count // 1000}k"
     bound = at_least(1.3) if count == 50_000 else at_least(1.0, intel=0.95)
     judge.line("P8", f"{size} × np.copyto", times.speed("xsave", "np.copyto"), bound, "np.copyto", note=note)
-    judge.line("P8", f"{size} × numpy strided", times.speed("xsave", "numpy strided"), at_least(4), "numpy strided, in place", note=note)
+    judge.line(
+        "P8",
+        f"{size} × numpy strided",
+        times.speed("xsave", "numpy strided"),
+        at_least(4),
+        "numpy strided, in place",
+        note=note,
+    )
