@@ -1,6 +1,6 @@
 # Runs inside gdb: reads every thread's registers through gdb's own Python API, as often as asked, and says how long
-# each pass took. BENCH_PIPES holds two file descriptors, requests in and answers out. Without them it reads once and exits;
-# BENCH_PRINT names a file for what it read, one JSON record a thread.
+# each pass took. BENCH_PIPES holds two file descriptors, requests in and answers out. Without them it reads once and
+# exits; BENCH_PRINT names a file for what it read, one JSON record a thread.
 import json
 import os
 import sys

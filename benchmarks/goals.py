@@ -3,8 +3,8 @@
 from typing import NamedTuple
 
 GOALS = {
-    "P1": "64 areas in L2, one batch call, every check on: standard→compacted ≥ 1.15×, back ≥ 1.05× memcpy, packed rows "
-    "too; random XSTATE_BV ≥ 1.0× / 0.95×; 16 AMX areas: all in use ≥ 0.95×, tiles in init ≥ 3.5×",
+    "P1": "64 areas in L2, one batch call, every check on: standard→compacted ≥ 1.15×, back ≥ 1.05× memcpy, packed "
+    "rows too; random XSTATE_BV ≥ 1.0× / 0.95×; 16 AMX areas: all in use ≥ 0.95×, tiles in init ≥ 3.5×",
     "P2": "preallocated: 50k areas ≥ 1.3× np.copyto; 100k ≥ 1.3× memcpy and ≥ 0.9× the fastest copy, packed rows "
     "≥ 0.8×; 1k ≥ 1.0× memcpy",
     "P3": "sparse areas (0x207 in use): ≥ 2× memcpy of the full area at 1k and 100k, ≥ 1.5× at 1; at 100k ≥ 1.5× the "
@@ -12,8 +12,8 @@ GOALS = {
     "P4": "one area to Python values: ≥ 3.8× struct, ≥ 8.5× numpy and ctypes, ≥ 55× construct; AMX area ≥ 3.0× struct",
     "P5": "against an empty Cython call of two arguments: Area(buffer, layout) ≤ 2.5× from bytes, ≤ 3.6× from numpy; "
     'a scalar ≤ 1.3×; area["zmm17"], area.zmm[17] ≤ 2.5×',
-    "P6": "1,000-thread core: columns ≤ 1.4× a bare pread of the notes and ≥ 1,000× gdb (Intel 900×); 11,008-byte notes "
-    "with tiles in init ≤ 1.0× a bare pread, ≥ 400× gdb; dicts ≥ 120× gdb (11,008-byte notes 100×)",
+    "P6": "1,000-thread core: columns ≤ 1.4× a bare pread of the notes and ≥ 1,000× gdb (Intel 900×); 11,008-byte "
+    "notes with tiles in init ≤ 1.0× a bare pread, ≥ 400× gdb; dicts ≥ 120× gdb (11,008-byte notes 100×)",
     "P7": "whole command: ≥ 25× gdb's Python API at 1,000 threads; at 1 thread ≤ 2.8× `python -c pass`",
     "P8": "areas to columns, all fields: 50k ≥ 1.3× np.copyto, 100k ≥ 1.0× (Intel 0.95×), ≥ 4× numpy strided",
 }
