@@ -346,13 +346,15 @@ def test_mxcsr_where_the_layout_has_avx_alone():
 def bad_areas():
     layout = Layout(model("SapphireRapids"), 0x602E7, STANDARD)
     good = encode({"k1": 1, "zmm0": bytes(64)}, layout)
-    for at, value, offset in ((512, 8, 512), (519, 1, 519), (527, 128, 520), (520, 1, 520), (528, 1, 528), (535, 9, 535)):
+    broken = [(512, 8, 512), (519, 1, 519), (527, 128, 520), (520, 1, 520), (528, 1, 528), (535, 9, 535)]
+    for at, value, offset in broken:
         area = bytearray(good)
         area[at] = value
         yield layout, bytes(area), offset
     compacted = Layout(layout.model, 0x602E7, COMPACTED)
     good = encode({"k1": 1}, compacted)
-    for at, value, offset in ((512, 8, 512), (527, 0, 520), (520, 0, 520), (519, 128, 519), (536, 1, 536), (575, 1, 575)):
+    broken = [(512, 8, 512), (527, 0, 520), (520, 0, 520), (519, 128, 519), (536, 1, 536), (575, 1, 575)]
+    for at, value, offset in broken:
         area = bytearray(good)
         area[at] = value
         yield compacted, bytes(area), offset

@@ -75,7 +75,7 @@ SPELLINGS = {
 
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: row[1])
 def test_rows(row):
-    number, name, size, supervisor, align64, xfd = row
+    number, _, size, supervisor, align64, xfd = row
     info = COMPONENTS[Component(number)]
     assert (int(info.component), info.name, info.size, info.supervisor, info.align64, info.xfd) == row
     assert info is Component(number).info
@@ -147,8 +147,10 @@ def test_printing():
     assert str(ComponentMask(1 << 21 | 1 << 62 | 1 << 63)) == "0xc000000000200000 (bit 21 LWP bit 63)"
 
 
-@pytest.mark.parametrize("text", ["", " ", "|", "avx513", "1<<64", "1<<-1", "-1", "0x1ffffffffffffffff", "1<<2<<3", "2<<63",
-                                  "x87 SSE !", "<<3", "1 << x"])  # fmt: skip
+@pytest.mark.parametrize(
+    "text",
+    ["", " ", "|", "avx513", "1<<64", "1<<-1", "-1", "0x1ffffffffffffffff", "1<<2<<3", "2<<63", "x87 !", "<<3", "1 << x"],
+)
 def test_what_is_no_mask(text):
     with pytest.raises(ValueError):
         ComponentMask.parse(text)
@@ -210,7 +212,7 @@ def test_narrow_names_are_the_first_parts_of_wide_ones():
 
 
 def test_registers_are_where_the_reference_has_them():
-    fields = {name: (c, offset, width, whole) for c, rows in reference.FIELDS.items() for name, offset, width, whole in rows}
+    fields = {name: (c, *place) for c, rows in reference.FIELDS.items() for name, *place in rows}
     for name, (component, offset, width, integer) in fields.items():
         row = REGISTERS[name]
         assert [(p.component, p.offset, p.width) for p in row.parts] == [(component, offset, width)]
