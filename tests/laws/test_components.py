@@ -149,7 +149,7 @@ def test_printing():
 
 @pytest.mark.parametrize(
     "text",
-    ["", " ", "|", "avx513", "1<<64", "1<<-1", "-1", "0x1ffffffffffffffff", "1<<2<<3", "2<<63", "x87 !", "<<3", "1 << x"],
+    ["", " ", "|", "avx513", "1<<64", "1<<-1", "-1", "0x1ffffffffffffffff", "1<<2<<3", "2<<63", "x87 !", "1 << x"],
 )
 def test_what_is_no_mask(text):
     with pytest.raises(ValueError):
