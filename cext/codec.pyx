@@ -821,7 +821,8 @@ cdef int write_value(const Op *op, name, value, uint8_t *area) except -1:
         if view.len != op.width:
             raise ValueError(f"{name} has {op.width} bytes, not {view.len}")
         if not places_all(op, <const uint8_t *>view.buf):
-            raise LayoutError(f"{name}: a byte that is not 0 has no place in the layout, which lacks a part of the register")
+            raise LayoutError(f"{name}: a byte that is not 0 has no place in the layout, which lacks a part of the "
+                              "register")
         for i in range(op.parts):
             part = &op.part[i]
             memcpy(area + part.offset, <const uint8_t *>view.buf + part.at, part.width)
@@ -1098,7 +1099,8 @@ def decode_many(buffers, Layout layout not None, registers=None, out=None):
     such arrays (or C-contiguous writable buffers of their sizes) to fill, which is returned.
 
     Raises: as `decode`; `FormatError` naming the first row whose header is not of `layout`; `ValueError` for `out`
-    without a column, or with one of another size, read-only or overlapping the input. Nothing has been written then. Manual: SDM1 13.4.
+    without a column, or with one of another size, read-only or overlapping the input. Nothing has been written
+    then. Manual: SDM1 13.4.
     """
     cdef Py_buffer view
     cdef Decoder decoder = find_decoder(layout, registers)
