@@ -13,7 +13,8 @@ from cpython.object cimport PyObject
 from libc.string cimport memcmp
 
 from xsave.codec cimport OK, Field, check_header, find_field, raise_header, read_bytes, read_scalar
-from xsave.layout cimport HEADER_END, HEADER_OFFSET, MXCSR_OFFSET, RESERVED_CHECKED, RESERVED_OFFSET, XCOMP_OFFSET, Layout
+from xsave.layout cimport (HEADER_END, HEADER_OFFSET, MXCSR_OFFSET, RESERVED_CHECKED, RESERVED_OFFSET, XCOMP_OFFSET,
+                           Layout)
 
 from struct import calcsize, unpack
 
@@ -534,17 +535,17 @@ def header_findings(buffer, allowed, *, mxcsr_mask=0xFFFF, compaction=True, supe
     if compacted:
         odd = ComponentMask(slots & ~allowed)
         if odd:
-            found.append(("H-XCOMP", bit_byte(XCOMP_OFFSET, odd), f"XCOMP_BV {xcomp_bv} has {' '.join(odd.names)}, which "
-                          f"{enabled} does not enable [SDM1 13.8.2]", True))
+            found.append(("H-XCOMP", bit_byte(XCOMP_OFFSET, odd), f"XCOMP_BV {xcomp_bv} has {' '.join(odd.names)}, "
+                          f"which {enabled} does not enable [SDM1 13.8.2]", True))
         odd = ComponentMask(xstate_bv & ~slots)
         if odd:
-            found.append(("H-XSTATE", bit_byte(HEADER_OFFSET, odd), f"XSTATE_BV {xstate_bv} ({' '.join(odd.names)}) is not "
-                          f"a subset of XCOMP_BV {xcomp_bv} [SDM1 13.8.2]", True))
+            found.append(("H-XSTATE", bit_byte(HEADER_OFFSET, odd), f"XSTATE_BV {xstate_bv} ({' '.join(odd.names)}) is "
+                          f"not a subset of XCOMP_BV {xcomp_bv} [SDM1 13.8.2]", True))
     else:
         odd = ComponentMask(xstate_bv & ~allowed)
         if supervisor:
-            found.append(("H-XCOMP", XCOMP_OFFSET + 7, f"XCOMP_BV {xcomp_bv} without bit 63: XRSTORS takes the compacted "
-                          "format only [SDM1 13.12]", True))
+            found.append(("H-XCOMP", XCOMP_OFFSET + 7, f"XCOMP_BV {xcomp_bv} without bit 63: XRSTORS takes the "
+                          "compacted format only [SDM1 13.12]", True))
         if odd:
             found.append(("H-XSTATE", bit_byte(HEADER_OFFSET, odd), f"XSTATE_BV {xstate_bv} has {' '.join(odd.names)}, "
                           f"which {enabled} does not enable [SDM1 13.8.1]", True))
@@ -560,8 +561,8 @@ def header_findings(buffer, allowed, *, mxcsr_mask=0xFFFF, compaction=True, supe
     loads = wanted & 2 and xstate_bv & 2 if compacted else wanted & 6
     odd = mxcsr & ~mxcsr_mask
     if loads and odd:
-        found.append(("H-MXCSR", MXCSR_OFFSET, f"MXCSR {mxcsr:#x} has reserved bits {odd:#x} (MXCSR_MASK {mxcsr_mask:#x}) "
-                      "[SDM1 13.8]", True))
+        found.append(("H-MXCSR", MXCSR_OFFSET, f"MXCSR {mxcsr:#x} has reserved bits {odd:#x} (MXCSR_MASK "
+                      f"{mxcsr_mask:#x}) [SDM1 13.8]", True))
     return found
 
 

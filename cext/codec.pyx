@@ -1152,8 +1152,8 @@ cdef int check_columns(list held, Layout layout) except -1:
                 bad += 1
             PyBuffer_Release(&view)
             if bad < row_count:
-                raise LayoutError(f"column {row.name}, row {bad}: a byte that is not 0 has no place in the layout, which "
-                                  "lacks a part of the register")
+                raise LayoutError(f"column {row.name}, row {bad}: a byte that is not 0 has no place in the layout, "
+                                  "which lacks a part of the register")
         if row.scalar and len(column):
             compile_op(&op, row, layout)
             i = int(column.argmax())

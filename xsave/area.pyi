@@ -1,5 +1,6 @@
-from typing import final
+from typing import Any, final
 
+from numpy.typing import NDArray
 from typing_extensions import Buffer
 
 from xsave.components import ComponentMask
@@ -7,7 +8,7 @@ from xsave.layout import Format, Layout
 
 def extended_to_float(raw: Buffer) -> float: ...
 def header_findings(
-    buffer: Buffer,
+    buffer: Buffer | NDArray[Any],
     allowed: int,
     *,
     mxcsr_mask: int = 0xFFFF,
@@ -39,7 +40,7 @@ class RegisterFile:
 
 @final
 class Area:
-    def __new__(cls, buffer: Buffer, layout: Layout, check: bool = True) -> Area: ...
+    def __new__(cls, buffer: Buffer | NDArray[Any], layout: Layout, check: bool = True) -> Area: ...
     def __buffer__(self, flags: int, /) -> memoryview: ...
     def __len__(self) -> int: ...
     def __getitem__(self, name: str, /) -> RegisterView | int: ...

@@ -1,49 +1,51 @@
 from collections.abc import Iterable, Mapping
-from typing import Literal, Protocol, TypeVar, overload
+from typing import Any, Literal, Protocol, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Buffer
 
+from xsave.area import Area
 from xsave.layout import Layout
 
 class HasLayout(Buffer, Protocol):
     @property
     def layout(self) -> Layout: ...
 
-_Out = TypeVar("_Out", bound=Buffer)
+_Memory = Buffer | NDArray[Any]
+_Out = TypeVar("_Out", bound=_Memory)
 
-def decode(area: HasLayout, registers: Iterable[str] | None = None) -> dict[str, int | bytes]: ...
+def decode(area: Area | HasLayout, registers: Iterable[str] | None = None) -> dict[str, int | bytes]: ...
 def encode(values: Mapping[str, int | Buffer], layout: Layout, xstate_bv: int | None = None) -> bytes: ...
 @overload
 def transcode(
-    buffer: Buffer, source: Layout, target: Layout, out: None = None, lost: Literal["raise", "drop"] = "raise"
+    buffer: _Memory, source: Layout, target: Layout, out: None = None, lost: Literal["raise", "drop"] = "raise"
 ) -> bytes: ...
 @overload
 def transcode(
-    buffer: Buffer, source: Layout, target: Layout, out: _Out, lost: Literal["raise", "drop"] = "raise"
+    buffer: _Memory, source: Layout, target: Layout, out: _Out, lost: Literal["raise", "drop"] = "raise"
 ) -> _Out: ...
-def same_state(a: HasLayout, b: HasLayout) -> bool: ...
+def same_state(a: Area | HasLayout, b: Area | HasLayout) -> bool: ...
 def decode_many(
-    buffers: Buffer,
+    buffers: _Memory,
     layout: Layout,
     registers: Iterable[str] | None = None,
     out: dict[str, NDArray[np.unsignedinteger]] | None = None,
 ) -> dict[str, NDArray[np.unsignedinteger]]: ...
 def encode_many(
-    columns: Mapping[str, NDArray[np.generic]],
+    columns: Mapping[str, NDArray[Any]],
     layout: Layout,
     xstate_bv: int | NDArray[np.uint64] | None = None,
     out: NDArray[np.uint8] | None = None,
 ) -> NDArray[np.uint8]: ...
 @overload
 def transcode_many(
-    buffers: Buffer, source: Layout, target: Layout, out: None = None, lost: Literal["raise", "drop"] = "raise"
+    buffers: _Memory, source: Layout, target: Layout, out: None = None, lost: Literal["raise", "drop"] = "raise"
 ) -> NDArray[np.uint8]: ...
 @overload
 def transcode_many(
-    buffers: Buffer, source: Layout, target: Layout, out: _Out, lost: Literal["raise", "drop"] = "raise"
+    buffers: _Memory, source: Layout, target: Layout, out: _Out, lost: Literal["raise", "drop"] = "raise"
 ) -> _Out: ...
 def same_state_many(
-    a: Buffer, layout_a: Layout, b: Buffer, layout_b: Layout, out: NDArray[np.bool_] | None = None
+    a: _Memory, layout_a: Layout, b: _Memory, layout_b: Layout, out: NDArray[np.bool_] | None = None
 ) -> NDArray[np.bool_]: ...

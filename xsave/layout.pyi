@@ -1,7 +1,8 @@
 from collections.abc import Mapping
 from enum import IntEnum
-from typing import Final, final
+from typing import Any, Final, final
 
+from numpy.typing import NDArray
 from typing_extensions import Buffer
 
 from xsave.components import Component, ComponentMask
@@ -18,7 +19,7 @@ COMPACTED: Final = Format.COMPACTED
 class Layout:
     def __new__(cls, model: CpuModel, mask: int | str, format: int) -> Layout: ...
     @staticmethod
-    def of(buffer: Buffer, model: CpuModel, mask: int | None = None) -> Layout: ...
+    def of(buffer: Buffer | NDArray[Any], model: CpuModel, mask: int | None = None) -> Layout: ...
     @property
     def model(self) -> CpuModel: ...
     @property
