@@ -223,10 +223,11 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
             low, high = line["quartiles"]
             ours, base = line["ns"]
             asked = f", goal {line['goal']}" if line["goal"] else ""
+            note = f"; {line['note']}" if line["note"] else ""
             reason = f" ({line['reason']})" if line["reason"] else ""
             write(
                 f"  {goal} {name}: {_figure(line['figure'])} [{_figure(low)}, {_figure(high)}] × {line['baseline']}"
-                f"{asked}: {_verdict(line)}{reason}; {ours:,.0f} against {base:,.0f} ns"
+                f"{asked}: {_verdict(line)}{reason}; {ours:,.0f} against {base:,.0f} ns{note}"
             )
     write("")
     for goal in GOALS:

@@ -9,7 +9,20 @@ import random
 
 import numpy as np
 import pytest
-from areas import AMX, AVX512, CPU, POISON, RANDOM, SPARSE, check_conversion, draw_offset, fill, layouts, stride_of
+from areas import (
+    AMX,
+    AVX512,
+    CPU,
+    POISON,
+    RANDOM,
+    SPARSE,
+    check_conversion,
+    draw_offset,
+    fill,
+    layouts,
+    moved,
+    stride_of,
+)
 from goals import at_least
 from ratio import Side
 
@@ -36,6 +49,7 @@ class Case:
         self.rng = random.Random(f"{way} {rows} {count} {in_use}")
         self.source = memory.place("source", count, stride_of(self.a.size, self.packed))
         fill(self.source, self.a, in_use, seed=count)
+        self.note = f"{moved(self.source, self.a):,} bytes an area really move"
 
     def out(self, key, size, offset):
         return self.memory.place(key, self.count, stride_of(size, self.packed), offset)
@@ -92,6 +106,7 @@ def test_p1_dense(judge, native, memory, way, rows):
         bound,
         f"memcpy of {case.a.size}",
         untold=judge.needs_avx512,
+        note=case.note,
     )
 
 
@@ -109,6 +124,7 @@ def test_p1_random(judge, native, memory, way, rows):
         bound,
         f"memcpy of {case.a.size}",
         untold=judge.needs_avx512,
+        note=case.note,
     )
 
 
@@ -126,6 +142,7 @@ def test_p1_amx(judge, native, memory, way, in_use):
         bound,
         f"memcpy of {case.a.size}",
         untold=judge.needs_amx,
+        note=case.note,
     )
 
 
@@ -136,7 +153,13 @@ def test_p2_1k(judge, native, memory, way, rows):
     case = Case(native, memory, way, rows, 1000, AVX512)
     times = judge.compare(case.make, draws=8, rounds=48)
     judge.line(
-        "P2", f"1k, {way}, {rows}", times.speed("xsave", "memcpy"), at_least(1.0), "memcpy", untold=judge.needs_avx512
+        "P2",
+        f"1k, {way}, {rows}",
+        times.speed("xsave", "memcpy"),
+        at_least(1.0),
+        "memcpy",
+        untold=judge.needs_avx512,
+        note=case.note,
     )
 
 
@@ -153,6 +176,7 @@ def test_p2_50k(judge, native, memory, way, rows):
         at_least(1.3),
         "np.copyto",
         untold=judge.needs_avx512,
+        note=case.note,
     )
 
 
@@ -176,14 +200,14 @@ def test_p2_100k(judge, native, memory, way, rows):
         return
     case = Case(native, memory, way, rows, BIG, AVX512, kinds=kinds)
     times = judge.compare(case.make, draws=2, rounds=32)
-    judge_big(judge, "P2", f"100k, {way}, {rows}", times, kinds, lines)
+    judge_big(judge, "P2", f"100k, {way}, {rows}", times, case, lines)
 
 
-def judge_big(judge, goal, name, times, kinds, lines):
+def judge_big(judge, goal, name, times, case, lines):
     """The two lines of a batch beyond the caches, the fastest copy by its name."""
-    best = times.fastest(kinds)
+    best = times.fastest(case.kinds)
     untold = judge.needs_avx512 if goal == "P2" else ""
-    note = ", ".join(f"{kind} {times[kind] / BIG:.0f}" for kind in kinds)
+    note = ", ".join(f"{kind} {times[kind] / BIG:.0f}" for kind in case.kinds)
     for baseline, bound in lines.items():
         base = "memcpy" if baseline == "memcpy" else best
         words = baseline if base == baseline else f"{baseline} ({base})"
@@ -194,7 +218,7 @@ def judge_big(judge, goal, name, times, kinds, lines):
             bound,
             words,
             untold=untold,
-            note=f"ns an area: {note}",
+            note=f"{case.note}; ns an area: xsave {times['xsave'] / BIG:.0f}, {note}",
         )
 
 
@@ -228,7 +252,9 @@ def test_p3_one(judge, native, memory, way):
         ]
 
     times = judge.compare(make, draws=8, rounds=64)
-    judge.line("P3", f"n = 1, {way}", times.speed("xsave", "memcpy"), at_least(1.5), "memcpy of the full area")
+    judge.line(
+        "P3", f"n = 1, {way}", times.speed("xsave", "memcpy"), at_least(1.5), "memcpy of the full area", note=case.note
+    )
     judge.line(
         "P3",
         f"n = 1, {way}, Python's call counted",
@@ -243,7 +269,9 @@ def test_p3_1k(judge, native, memory, way):
     """1,000 sparse areas."""
     case = Case(native, memory, way, ROWS[0], 1000, SPARSE)
     times = judge.compare(case.make, draws=8, rounds=48)
-    judge.line("P3", f"1k, {way}", times.speed("xsave", "memcpy"), at_least(2), "memcpy of the full area")
+    judge.line(
+        "P3", f"1k, {way}", times.speed("xsave", "memcpy"), at_least(2), "memcpy of the full area", note=case.note
+    )
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -258,7 +286,7 @@ def test_p3_100k(judge, native, memory, way):
         return
     case = Case(native, memory, way, ROWS[0], BIG, SPARSE, kinds=kinds)
     times = judge.compare(case.make, draws=2, rounds=32)
-    judge_big(judge, "P3", f"100k, {way}", times, kinds, lines)
+    judge_big(judge, "P3", f"100k, {way}", times, case, lines)
 
 
 def test_p1_between_cpus(judge, native, memory):
