@@ -15,15 +15,14 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-# At the end: the checkout's own xsave/ must not hide the installed package.
-sys.path += [str(ROOT / "benchmarks"), str(ROOT / "benchmarks" / "native"), str(ROOT / "tests"), str(ROOT)]
+sys.path[:0] = [str(ROOT / "benchmarks"), str(ROOT / "benchmarks" / "native")]
+sys.path.append(str(ROOT / "tests"))
 
+import build_native  # noqa: E402
 import machine  # noqa: E402
 from areas import Memory  # noqa: E402
 from goals import GOALS, Bound  # noqa: E402
 from ratio import Ratio, Times, compare  # noqa: E402
-
-import build  # noqa: E402
 
 Line = dict[str, Any]
 
@@ -154,7 +153,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    native = build.load()
+    native = build_native.load()
     config.stash[NATIVE] = native
     config.stash[RESULTS] = Results(native, config.getoption("--goals"))
     _refuse_checkout()

@@ -13,7 +13,7 @@ BUILD = HERE.parent.parent / "build" / "benchmarks"
 def load() -> ModuleType:
     """The module, compiled with Cython and the C compiler that built this Python's extensions."""
     target = BUILD / f"bench_native{sysconfig.get_config_var('EXT_SUFFIX')}"
-    sources = [HERE / "bench_native.pyx", HERE / "copies.h", HERE / "build.py"]
+    sources = [HERE / "bench_native.pyx", HERE / "copies.h", HERE / "build_native.py"]
     if not target.exists() or target.stat().st_mtime < max(path.stat().st_mtime for path in sources):
         _compile()
     spec = importlib.util.spec_from_file_location("bench_native", target)
