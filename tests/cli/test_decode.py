@@ -210,3 +210,17 @@ def test_signal_frames_are_extra_states(cli: Cli) -> None:
     extra = [each for thread in document["threads"] for each in thread["extra_states"]]
     assert extra and all(each["kind"] == "signal frame" and each["registers"] for each in extra)
     assert "signal frame at 0x" in cli(ELF / "intel-amx-sigframe.core.xz").out
+
+
+@skips.needs_data()
+def test_a_cut_core_is_partial(cli: Cli, tmp_path: Path) -> None:
+    with lzma.open(ELF / "intel-amx-threads-fault-a.core.xz") as file:
+        whole = file.read()
+    path = tmp_path / "cut.core"
+    path.write_bytes(whole[:40_000])
+    result = cli(path)
+    assert result.code == 4 and "16516" in result.out and "the file ends within the note" in result.err
+    document = valid(json.loads(cli(path, "--json").out), "decode")
+    assert 1 <= len(document["threads"]) < 7
+    assert any("the file ends within the note" in each["message"] for each in document["diagnostics"])
+    assert cli(path, "-q").err == ""

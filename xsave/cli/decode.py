@@ -126,7 +126,7 @@ class _Run:
 
     def finish(self, image: "Image") -> None:
         """Notes whether the image was only partly readable."""
-        if getattr(image, "partial", False):
+        if image.partial:
             self.tally.partial = True
 
 

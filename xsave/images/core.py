@@ -121,6 +121,12 @@ class CoreImage(Image):
                         self._warn("notes shifted by a kernel of mid-2020 (XMM at the place of AVX): put right")
                 break
 
+    @property
+    def partial(self) -> bool:
+        """Whether the file is cut or damaged, so that threads may be missing or lack their state."""
+        table = self._table
+        return super().partial or self._elf.cut or table.full or table.cut_offset >= 0 or table.bad_offset >= 0
+
     def _note_oddities(self) -> None:
         table = self._table
         if table.duplicates:
@@ -301,6 +307,7 @@ def _walk(source: "Source", elf: ElfFile, segments: "list[Segment]") -> NoteTabl
         if source.size is not None:
             limit = min(source.size, FAR)
         if segment.offset >= limit:
+            elf.cut = True
             elf.warnings.append(f"the file ends at {limit:,} bytes, before its notes at offset {segment.offset:#x}")
             continue
         table.begin(segment.offset, end, limit)

@@ -52,6 +52,7 @@ class ElfFile:
     def __init__(self, source: "Source") -> None:
         self.source = source
         self.warnings: "list[str]" = []
+        self.cut = False
         head = source.read(0, 64)
         if len(head) < 16 or head[:4] != b"\x7fELF":
             raise source.fail("the magic number", head[:4].hex() or "missing", 0, "7f454c46 (ELF)", "E-MAGIC")
@@ -112,6 +113,7 @@ class ElfFile:
                 return
 
     def _cut(self, have: int) -> None:
+        self.cut = True
         message = f"the file ends within the program headers: {have:,} of {self.count:,} are there"
         if message not in self.warnings:
             self.warnings.append(message)

@@ -223,6 +223,11 @@ class Image:
     def __exit__(self, *_details: object) -> None:
         self.close()
 
+    @property
+    def partial(self) -> bool:
+        """Whether the file is cut or damaged, so that something may be missing. `warnings` says what."""
+        return self._source.damaged
+
     def close(self) -> None:
         """Closes the file. Areas that were read stay valid."""
         self._source.close()

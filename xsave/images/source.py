@@ -25,7 +25,8 @@ _FAR = (1 << 62) - 1
 
 class Source:
     """Bytes at offsets. `name` for messages; `size` in bytes, or None while a stream's end is unknown;
-    `seekable` if reading anywhere costs nothing; `warnings`, what was found wrong with the transport.
+    `seekable` if reading anywhere costs nothing; `warnings`, what was found wrong with the transport; `damaged`, whether
+    bytes are missing because of that.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Source:
     def __init__(self, name: str) -> None:
         self.name = name
         self.warnings: "list[str]" = []
+        self.damaged = False
 
     def read(self, offset: int, size: int) -> bytes:
         """At most `size` bytes from `offset`; fewer only where the source ends."""
@@ -159,6 +161,7 @@ class StreamSource(Source):
             data = self._pull(size)
         except (EOFError, ValueError, OSError, RuntimeError, *_decoder_errors()) as problem:
             # What came before the damage is good: a cut download still has its notes.
+            self.damaged = True
             self.warnings.append(f"compressed stream damaged or cut after {self._position} bytes: {problem}")
             data = b""
         if not data and size:
