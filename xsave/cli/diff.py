@@ -110,7 +110,8 @@ def _matched(
         for index in range(max(len(a), len(b))):
             x = a[index] if index < len(a) else None
             y = b[index] if index < len(b) else None
-            pairs.append((" ↔ ".join(str(t.tid) if t else "none" for t in (x, y)), x, y))
+            labels = [str(thread.tid) if thread else "none" for thread in (x, y)]
+            pairs.append((labels[0] if labels[0] == labels[1] else " ↔ ".join(labels), x, y))
         matched = "by position" if len(pairs) > 1 else ""
         return pairs, [f"no thread id in common: threads are matched {matched}"] if matched else []
     others = {thread.tid: thread for thread in b}
@@ -200,10 +201,9 @@ def _text(
         name, sides = _sides(each, options.lane or "u64")
         out.line(f"  {name:<10} A {sides[0]}")
         out.line(f"  {'':<10} B {sides[1]}")
-    threads = len({each.thread for each in found})
-    out.line(
-        f"{len(found)} difference{'' if len(found) == 1 else 's'} in {threads} of {max(compared, threads)} threads"
-    )
+    threads, of = len({each.thread for each in found}), max(compared, 1)
+    what = "difference" if len(found) == 1 else "differences"
+    out.line(f"{len(found)} {what} in {threads} of {max(of, threads)} thread{'' if max(of, threads) == 1 else 's'}")
 
 
 def _sides(each: Difference, lane: str) -> "tuple[str, list[str]]":

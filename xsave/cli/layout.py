@@ -61,8 +61,10 @@ def run(options: "argparse.Namespace") -> int:
                 for line in _c_header(layout, len(models) > 1):
                     out.line(line)
         elif len(models) == 2:
-            for name in formats:
+            for number, name in enumerate(formats):
                 pair = [layout for _, each, layout in layouts if each == name]
+                if number:
+                    out.line()
                 if len(pair) == 2:
                     _side_by_side(out, pair[0], pair[1])
         else:
@@ -149,7 +151,6 @@ def _side_by_side(out: Output, a: "Layout", b: "Layout") -> None:
         out.line(line)
     out.line(f"A: {names[0]}, {mask_text(a.mask)}")
     out.line(f"B: {names[1]}, {mask_text(b.mask)}")
-    out.line()
 
 
 def _list(out: Output, form: str) -> None:
