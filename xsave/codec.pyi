@@ -5,7 +5,6 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import Buffer
 
-from xsave.area import Area
 from xsave.layout import Layout
 
 class HasLayout(Buffer, Protocol):
@@ -15,7 +14,7 @@ class HasLayout(Buffer, Protocol):
 _Memory = Buffer | NDArray[Any]
 _Out = TypeVar("_Out", bound=_Memory)
 
-def decode(area: Area | HasLayout, registers: Iterable[str] | None = None) -> dict[str, int | bytes]: ...
+def decode(area: HasLayout, registers: Iterable[str] | None = None) -> dict[str, int | bytes]: ...
 def encode(values: Mapping[str, int | Buffer], layout: Layout, xstate_bv: int | None = None) -> bytes: ...
 @overload
 def transcode(
@@ -25,7 +24,7 @@ def transcode(
 def transcode(
     buffer: _Memory, source: Layout, target: Layout, out: _Out, lost: Literal["raise", "drop"] = "raise"
 ) -> _Out: ...
-def same_state(a: Area | HasLayout, b: Area | HasLayout) -> bool: ...
+def same_state(a: HasLayout, b: HasLayout) -> bool: ...
 def decode_many(
     buffers: _Memory,
     layout: Layout,
