@@ -1,10 +1,10 @@
 """Fuzz target: the header check and the codec on any area of any CPU.
 
 The first byte chooses the CPU the area comes from, the second the CPU and the format it is converted to, the third
-how many bytes more than 128 too few its destination has. The rest is the area as it is, or, with bit 2 of the first byte, a short form of one: 24
-bytes of header, the length, and bytes that are repeated up to it: mutations of 100 bytes hit what those of 11,000 do
-not. What the header check lets pass must decode, encode back to the same state, and convert; a destination that is
-too short must be refused untouched.
+how many bytes more than 128 too few its destination has. The rest is the area as it is, or, with bit 2 of the first
+byte, a short form of one: 24 bytes of header, the length, and bytes that are repeated up to it: mutations of 100 bytes
+hit what those of 11,000 do not. What the header check lets pass must decode, encode back to the same state, and
+convert to the same state; a destination that is too short must be refused untouched.
 """
 
 import functools

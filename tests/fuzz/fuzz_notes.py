@@ -4,6 +4,8 @@ import random
 from collections.abc import Iterator
 
 import xsave
+import xsave.area
+import xsave.codec
 import xsave.images.core
 from tests.writers import elf
 

@@ -1,8 +1,8 @@
 """plant.py SDIST FOLDER: a copy of the installed package in FOLDER, with an out-of-bounds write in its codec.
 
-The proof that the fuzz targets can fail: `transcode` takes a destination that is up to 64 bytes too short, and clears it
-whole. Run with the flags of the instrumented build in the environment, by the interpreter of its virtual environment;
-only the codec is compiled again.
+The proof that the fuzz targets can fail: `transcode` takes a destination that is up to 64 bytes too short, and clears
+it whole. Run with the flags of the instrumented build in the environment, by the interpreter of its virtual
+environment; only the codec is compiled again.
 """
 
 import importlib.util
