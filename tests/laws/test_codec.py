@@ -30,6 +30,7 @@ from tests.laws.strategies import (
     seeds,
     submasks,
 )
+from tests.scale import repeats
 from xsave import (
     COMPACTED,
     COMPONENTS,
@@ -52,7 +53,7 @@ from xsave import (
 from xsave.registers import register_names
 
 FOUR = ("SapphireRapids", "DiamondRapids", "EPYC-Genoa", "Bulldozer")
-STATES = 1000
+STATES = repeats(1000)
 
 
 def agreed(case, values):
