@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tests.cli.areas import area
 from xsave.codec import decode
 from xsave.report.html import area_table
-from xsave.report.text import in_use, mask_text, printable, register_lines, row_text, table
+from xsave.report.text import in_use, mask_text, printable, register_lines, row_text, table, wrapped
 from xsave.report.values import lane_size, lane_text, lanes, x87_float, x87_kind, x87_text
 
 LANES = "u8 u16 u32 u64 i8 i16 i32 i64 f16 bf16 f32 f64".split()
@@ -128,6 +128,21 @@ def test_empty_x87_slots_are_marked() -> None:
 def test_table_and_printable() -> None:
     assert list(table(["A", "B"], [["1", "x"], ["22", "yy"]], {0})) == [" A  B", " 1  x", "22  yy"]
     assert printable("a\x1b[31mb\n") == "a\\x1b[31mb\\n"
+
+
+def test_prose_is_wrapped_between_words() -> None:
+    assert list(wrapped("cpu: ", "aaa bbb ccc", 12)) == ["cpu: aaa bbb", "     ccc"]
+    assert list(wrapped("cpu: ", "one", 4)) == ["cpu: one"]
+
+
+def test_tiles_of_different_shapes_fit() -> None:
+    config = bytearray(64)
+    config[:2] = b"\x01\x0f"
+    for index in range(8):
+        config[16 + 2 * index], config[48 + index] = 64 - 4 * index, 16 - index % 2
+    (line,) = register_lines({"tilecfg": bytes(config)}, "u64", 80)
+    assert line == "tilecfg palette 1, start_row 15: 16×64 15×60 16×56 15×52 16×48 15×44 16×40 15×36"
+    assert len(line) == 80
 
 
 def test_html_is_a_memory_map() -> None:

@@ -159,7 +159,7 @@ def _first_screen(state: _Run, image: "Image") -> None:
     thread = next((each for _, each in screen.ordered(image.threads)), None)
     if thread is None:
         return
-    for line in screen.layout_line(thread):
+    for line in screen.layout_lines(thread, out.width):
         out.line(line)
     out.line()
     for line in screen.thread_lines(image, image.threads, out.width):
@@ -193,7 +193,7 @@ def _narrowed(state: _Run, image: "Image") -> None:
         out.line(out.style(line, "bold"))
     if options.all or options.thread:
         if threads:
-            for line in screen.layout_line(threads[0]):
+            for line in screen.layout_lines(threads[0], out.width):
                 out.line(line)
         for line in screen.thread_lines(image, threads, out.width, None):
             out.line(line)
@@ -215,7 +215,8 @@ def _narrowed(state: _Run, image: "Image") -> None:
         for extra in thread.extra_states:
             values = state.registers(extra.area)
             if values:
-                out.line(screen.extra_line(thread.tid, extra))
+                for line in screen.extra_lines(thread.tid, extra, out.width):
+                    out.line(line)
                 for line in register_lines(values, lane, None, _tilecfg(extra.area, values)):
                     out.line("  " + line)
         for warning in warnings:

@@ -1,7 +1,7 @@
 """The first screen: what an image is, which layout rules it and how that is known, one line a thread."""
 
 from xsave.report.states import state_of
-from xsave.report.text import in_use, mask_text, printable, table
+from xsave.report.text import in_use, mask_text, printable, table, wrapped
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 __all__ = [
     "THREAD_LIMIT",
     "area_format",
-    "extra_line",
+    "extra_lines",
     "heading",
-    "layout_line",
+    "layout_lines",
     "ordered",
     "signal_name",
     "thread_lines",
@@ -68,16 +68,16 @@ def heading(image: "Image", threads: "Sequence[Thread]") -> "Iterator[str]":
     yield text
 
 
-def layout_line(thread: "Thread") -> "Iterator[str]":
+def layout_lines(thread: "Thread", width: int) -> "Iterator[str]":
     """Which CPU's layout rules the thread's area, and how that is known."""
     area, rule, confidence, _ = state_of(thread)
     if area is None:
-        yield f"layout: none, no floating-point state in the file ({printable(rule)})"
+        yield from wrapped("layout: ", f"none: {printable(rule)}", width)
         return
     layout = area.layout
-    model = layout.model.name or "unnamed CPU"
-    yield f"layout: {area_format(area)}, {layout.size:,} bytes, {mask_text(layout.mask)}"
-    yield f"cpu:    {printable(model)}, known by {printable(rule)} ({confidence})"
+    model = printable(layout.model.name or "unnamed CPU")
+    yield from wrapped("layout: ", f"{area_format(area)}, {layout.size:,} bytes, {mask_text(layout.mask)}", width)
+    yield from wrapped("cpu:    ", f"{model}, known by {printable(rule)} ({confidence})", width)
 
 
 def thread_lines(
@@ -118,12 +118,12 @@ def thread_lines(
     if legend:
         yield from (f"  in use {mask_text(mask)}" for mask in masks)
     for tid, extra in extras[: limit or len(extras)]:
-        yield extra_line(tid, extra)
+        yield from extra_lines(tid, extra, width)
 
 
-def extra_line(tid: int, extra: "Any") -> str:
+def extra_lines(tid: int, extra: "Any", width: int) -> "Iterator[str]":
     """An extra state of a thread: a signal frame on its stack."""
     area = extra.area
-    what = "unreadable" if area is None else f"in use {mask_text(area.xstate_bv)}, {area.layout.size:,} bytes"
+    what = "unreadable" if area is None else f"{area.layout.size:,} bytes, in use {mask_text(area.xstate_bv)}"
     place = "" if extra.address is None else f" at {extra.address:#x}"
-    return f"  {tid}: {extra.kind}{place}: {what}"
+    yield from wrapped(f"  {tid}: ", f"{extra.kind}{place}: {what}", width)

@@ -12,7 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-__all__ = ["in_use", "mask_text", "printable", "register_lines", "row_text", "table", "tile_shape"]
+__all__ = ["in_use", "mask_text", "printable", "register_lines", "row_text", "table", "tile_shape", "wrapped"]
 
 # The manual speaks of AVX-512 state and AMX state where all of their components are meant (SDM1 13.1).
 _GROUPS = (
@@ -46,6 +46,19 @@ def mask_text(mask: int) -> str:
 def printable(text: str) -> str:
     """`text` from a file, with everything that could move a terminal's cursor escaped."""
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def wrapped(label: str, text: str, width: int) -> "Iterator[str]":
+    """`label` and prose, broken between words where it does not fit, continuation lines under the text."""
+    words = text.split(" ")
+    line = label + words[0]
+    for word in words[1:]:
+        if len(line) + 1 + len(word) > width:
+            yield line
+            line = " " * len(label) + word
+        else:
+            line += f" {word}"
+    yield line
 
 
 def table(
@@ -191,18 +204,9 @@ def _tile(
 def _tilecfg_text(data: bytes) -> str:
     if not any(data):
         return "palette 0: no tile configured"
-    shapes = [f"{data[48 + i]}×{data[16 + 2 * i] | data[17 + 2 * i] << 8}" if data[48 + i] else "" for i in range(8)]
-    groups = []
-    at = 0
-    while at < 8:
-        end = at
-        while end + 1 < 8 and shapes[end + 1] == shapes[at]:
-            end += 1
-        if shapes[at]:
-            groups.append(f"tmm{at}{f'–{end}' if end > at else ''} {shapes[at]}")
-        at = end + 1
+    shapes = [f"{data[48 + i]}×{data[16 + 2 * i] | data[17 + 2 * i] << 8}" if data[48 + i] else "–" for i in range(8)]
     start = f", start_row {data[1]}" if data[1] else ""
-    return f"palette {data[0]}{start}, {', '.join(groups) or 'no tile'}"
+    return f"palette {data[0]}{start}: {f'all {shapes[0]}' if len(set(shapes)) == 1 else ' '.join(shapes)}"
 
 
 def _scalars(pairs: "list[tuple[str, int]]", width: int) -> "Iterator[str]":
