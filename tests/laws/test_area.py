@@ -186,8 +186,8 @@ SCALARS = "fcw fsw ftw fop fip fdp mxcsr mxcsr_mask pkru bndcfgu bndstatus uif t
 @given(data=st.data())
 def test_every_register_is_what_decode_says(name, data):
     case = data.draw(cases(name))
-    area = case.view()
-    for register, value in case.expected().items():
+    area, expected = case.view(), case.expected()
+    for register, value in expected.items():
         for spelling in (register, register.upper(), register.lower()):
             found = area[spelling]
             if isinstance(value, int):
@@ -201,10 +201,10 @@ def test_every_register_is_what_decode_says(name, data):
             assert getattr(area, row.family).family == row.family
         elif register in SCALARS:
             assert getattr(area, register) == area[register]
-    for register in REGISTERS:
-        if register not in case.expected() and REGISTERS[register].family not in ("xmm", "ymm", "zmm"):
-            with pytest.raises(LayoutError, match=f"{register} has no place"):
-                area[register]
+    lacking = [n for n, row in REGISTERS.items() if n not in expected and row.family not in ("xmm", "ymm", "zmm")]
+    for register in data.draw(st.sets(st.sampled_from(lacking), max_size=3)) if lacking else ():
+        with pytest.raises(LayoutError, match=f"{register} has no place"):
+            area[register]
     assert (area.format, area.layout, area.xstate_bv) == (case.fmt, case.layout, case.xstate_bv)
     assert area.xcomp_bv == (case.mask | 1 << 63 if case.fmt else 0)
     assert isinstance(area.xstate_bv, ComponentMask)
