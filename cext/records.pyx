@@ -6,7 +6,7 @@ that the notes of a thousand threads pass through without being held.
 """
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
-from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
+from cpython.mem cimport PyMem_Free, PyMem_Realloc
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
 
@@ -33,6 +33,15 @@ cdef enum:
     S_MORE = 1              # the chunk ends before the record does
     S_END = 2
     S_BAD = 3               # a size runs past the stream's own end
+
+cdef enum:
+    MAGIC1 = 0x46505853
+    MAGIC2 = 0x46505845
+    SOFTWARE = 464          # software bytes of a standard area
+    AREA_MIN = 576
+    FRAME_MAX = 16384       # xstate_size of a plausible frame
+    FRAME_STEP = 64
+
 
 STARTS_GROUP = F_GROUP
 NUMBERED = F_NUMBERED
@@ -387,13 +396,50 @@ cdef void *grown(void *memory, size_t *room, size_t each) except NULL:
     return fresh
 
 
-cdef enum:
-    MAGIC1 = 0x46505853
-    MAGIC2 = 0x46505845
-    SOFTWARE = 464          # software bytes of a standard area
-    AREA_MIN = 576
-    FRAME_MAX = 16384       # xstate_size of a plausible frame
-    FRAME_STEP = 64
+def unusual_rows(buffer, offset, stride, count, xcr0, mask):
+    """Which of `count` areas, `stride` bytes apart from `offset` on, need a look of their own: their numbers.
+
+    Usual is a standard header within `mask` (XSTATE_BV, nothing else), `xcr0` in the software bytes, and SSE or AVX
+    in use, so that the kernel wrote MXCSR. Raises: `ValueError` where the buffer does not hold them.
+    """
+    cdef Py_buffer view
+    cdef uint64_t start = offset, step = stride, rows = count, wanted = xcr0, allowed = mask
+    cdef uint64_t i, j, in_use, rest
+    cdef const uint8_t *area
+    cdef list found = []
+    PyObject_GetBuffer(buffer, &view, PyBUF_SIMPLE)
+    try:
+        if rows and (step < AREA_MIN or start + (rows - 1) * step + AREA_MIN > <uint64_t>view.len):
+            raise ValueError(f"{count} areas of {stride} bytes from {offset} on are not within {view.len} bytes")
+        for i in range(rows):
+            area = <const uint8_t *>view.buf + start + i * step
+            in_use = load_le64(area + 512)
+            rest = 0
+            for j in range(520, AREA_MIN, 8):
+                rest |= load_le64(area + j)
+            if rest or in_use & ~allowed or not in_use & 6 or load_le64(area + SOFTWARE) != wanted:
+                found.append(i)
+        return found
+    finally:
+        PyBuffer_Release(&view)
+
+
+def rows_using(buffer, offset, stride, count, mask):
+    """Which of `count` areas have a component of `mask` in XSTATE_BV: their numbers. As `unusual_rows`."""
+    cdef Py_buffer view
+    cdef uint64_t start = offset, step = stride, rows = count, wanted = mask
+    cdef uint64_t i
+    cdef list found = []
+    PyObject_GetBuffer(buffer, &view, PyBUF_SIMPLE)
+    try:
+        if rows and (step < AREA_MIN or start + (rows - 1) * step + AREA_MIN > <uint64_t>view.len):
+            raise ValueError(f"{count} areas of {stride} bytes from {offset} on are not within {view.len} bytes")
+        for i in range(rows):
+            if load_le64(<const uint8_t *>view.buf + start + i * step + 512) & wanted:
+                found.append(i)
+        return found
+    finally:
+        PyBuffer_Release(&view)
 
 
 cdef uint64_t frame_at(const uint8_t *image, uint64_t size) noexcept nogil:

@@ -1,27 +1,29 @@
 """`image.columns()`: registers of all threads at once, through the codec's batch form.
 
-Notes are read in chunks into one buffer and decoded from it; of large areas only what is in use is read. A
-thread that is not like the others (another layout, a repaired note, no state at all) takes the slow way, one at a
-time.
+Notes are read in chunks into one buffer and decoded from where they lie in it. A thread that is not like the others
+(another layout, a note to repair, no state at all) takes the slow way, one at a time.
 """
 
+from itertools import pairwise
+
+from xsave._records import rows_using, unusual_rows
 from xsave.codec import decode, decode_many, encode
 from xsave.errors import ImageError
-from xsave.layout import STANDARD
+from xsave.layout import STANDARD, Layout
+from xsave.registers import REGISTERS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
     from typing import Any
 
     from xsave.images.core import CoreImage
     from xsave.images.image import Image
-    from xsave.layout import Layout
 
 __all__ = ["Bulk", "image_columns"]
 
-_CHUNK = 1 << 18
-# A component of this size is read only for the threads that use it.
+_CHUNK = 1 << 20
+# A component of this size is decoded only for the threads that use it.
 _LARGE = 1 << 12
 _WIDENING = ("xmm", "ymm", "zmm")
 
@@ -29,16 +31,16 @@ _WIDENING = ("xmm", "ymm", "zmm")
 class Bulk:
     """Where the uniform rows of a core lie: notes of one size, one XCR0 and one layout.
 
-    `offsets`, `sizes`: int64 per thread, as bytes, -1 where a thread has no note; `size`, `xcr0` of the uniform
-    notes; `layout` for all of them.
+    `numbers`, `offsets`, `sizes`: int64 per thread, as bytes: its tid, and where its note lies (-1 without one);
+    `size`, `xcr0` of the uniform notes; `layout` for all of them.
     """
 
-    __slots__ = ("layout", "offsets", "size", "sizes", "xcr0")
+    __slots__ = ("layout", "numbers", "offsets", "size", "sizes", "xcr0")
 
-    def __init__(self, layout: "Layout", offsets: bytes, sizes: bytes, size: int, xcr0: int) -> None:
+    def __init__(self, layout: "Layout", numbers: bytes, places: "tuple[bytes, bytes]", size: int, xcr0: int) -> None:
         self.layout = layout
-        self.offsets = offsets
-        self.sizes = sizes
+        self.numbers = numbers
+        self.offsets, self.sizes = places
         self.size = size
         self.xcr0 = xcr0
 
@@ -48,23 +50,30 @@ def image_columns(image: "Image", registers: "Sequence[str] | None") -> "dict[st
     import numpy
 
     count = image._count()
-    tids = numpy.fromiter((image._tid(i) for i in range(count)), numpy.int64, count)
     bulk = image._bulk()
     layout = bulk.layout if bulk is not None else _widest(image)
-    blank = encode({}, layout)
-    start = decode_many(numpy.frombuffer(blank, numpy.uint8).reshape(1, -1), layout, registers)
-    columns = {name: numpy.empty((count, *array.shape[1:]), array.dtype) for name, array in start.items()}
-    slow = numpy.ones(count, bool)
-    if bulk is not None:
-        _fill(image, bulk, columns, registers, slow)  # type: ignore[arg-type]
+    blank = decode_many(memoryview(encode({}, layout)).cast("B", (1, layout.size)), layout, registers)
+    if bulk is None:
+        tids = numpy.fromiter((image._tid(i) for i in range(count)), numpy.int64, count)
+        columns = {name: numpy.empty((count, *row.shape[1:]), row.dtype) for name, row in blank.items()}
+        slow = list(range(count))
+    else:
+        tids = numpy.frombuffer(bulk.numbers, numpy.int64)
+        # What the system gives out as zeros costs nothing until somebody writes: most threads use no tiles.
+        rare = _rare(bulk.layout)
+        columns = {
+            name: (numpy.zeros if name in rare else numpy.empty)((count, *row.shape[1:]), row.dtype)
+            for name, row in blank.items()
+        }
+        slow = _fill(image, bulk, columns, rare, registers)  # type: ignore[arg-type]
     missing = []
-    for index in numpy.flatnonzero(slow).tolist():
-        if not _fill_one(image, index, columns, start):
+    for index in slow:
+        if not _fill_one(image, index, columns, blank):
             missing.append(int(tids[index]))
     if missing:
         shown = ", ".join(map(str, missing[:8])) + (", ..." if len(missing) > 8 else "")
-        image._warn(f"{len(missing)} of {count} threads have no extended state, or not all of it; their columns have initial "
-                    f"values: {shown}")
+        image._warn(f"{len(missing)} of {count} threads have no extended state, or not all of it; their columns have "
+                    f"initial values: {shown}")
     return {"tid": tids, **columns}
 
 
@@ -79,64 +88,73 @@ def _widest(image: "Image") -> "Layout":
     return found
 
 
-def _fill(image: "CoreImage", bulk: Bulk, columns: "dict[str, Any]", registers: "Sequence[str] | None", slow: "Any") -> None:
-    import numpy
+def _large(layout: "Layout") -> int:
+    # The large components of a layout whose initial values are zero.
+    return sum(
+        1 << c for c, (_, size) in layout.offsets.items() if size >= _LARGE and not any(data for _, data in c.info.init)
+    )
 
-    layout, width = bulk.layout, bulk.layout.size
-    offsets = numpy.frombuffer(bulk.offsets, numpy.int64)
-    sizes = numpy.frombuffer(bulk.sizes, numpy.int64)
-    rows = numpy.flatnonzero(sizes == bulk.size)
-    tail = [(offset, size) for offset, size in layout.offsets.values() if size >= _LARGE and offset + size == width]
-    head = tail[0][0] if tail else width
-    large = sum(1 << c for c, (offset, _) in layout.offsets.items() if offset >= head)
-    room = max(_CHUNK, bulk.size * 2)
-    buffer = numpy.empty(room, numpy.uint8)
-    view = memoryview(buffer)
-    source = image._source
+
+def _rare(layout: "Layout") -> "frozenset[str]":
+    large = _large(layout)
+    return frozenset(name for name, row in REGISTERS.items() if large >> row.component & 1) if large else frozenset()
+
+
+def _fill(
+    image: "CoreImage", bulk: Bulk, columns: "dict[str, Any]", rare: "frozenset[str]", registers: "Sequence[str] | None"
+) -> "list[int]":
+    """Fills the rows of uniform notes and returns the numbers of the threads that are left."""
+    layout, size = bulk.layout, bulk.size
+    offsets, sizes = memoryview(bulk.offsets).cast("q"), memoryview(bulk.sizes).cast("q")
+    count = len(offsets)
+    large = _large(layout) if any(name in rare for name in columns) else 0
+    narrow = Layout(layout.model, layout.mask & ~large, STANDARD) if large else layout
+    usual = [name for name in columns if name not in rare]
+    some = None if registers is None else usual
+    buffer = memoryview(bytearray(min(max(_CHUNK, 2 * size), count * (size + _CHUNK // 64))))
+    left: "list[int]" = []
     at = 0
-    while at < len(rows):
-        first = offsets[rows[at]]
-        if tail or at + 1 == len(rows):
-            # Row by row into a tight matrix; what lies behind `head` only where XSTATE_BV has it.
-            stride = width
-            batch = rows[at : at + max(room // width, 1)]
-            for number, row in enumerate(batch.tolist()):
-                place, to = int(offsets[row]), number * stride
-                got = source.read_into(place, view[to : to + head])
-                in_use = int.from_bytes(view[to + 512 : to + 520], "little")
-                if got == head and in_use & large:
-                    got += source.read_into(place + head, view[to + head : to + width])
-        else:
-            # Neighbours at one distance: one read, decoded where it lies.
-            stride = int(offsets[rows[at + 1]] - first)
-            ahead = rows[at : at + max(room // stride, 1)]
-            steps = numpy.diff(offsets[ahead]) == stride
-            batch = ahead[: len(ahead) if steps.all() else int(steps.argmin()) + 1]
-            source.read_into(int(first), view[: (len(batch) - 1) * stride + bulk.size])
-        matrix = buffer[: len(batch) * stride].reshape(len(batch), stride) if len(batch) * stride <= room else None
-        if matrix is None:
-            batch = batch[: room // stride]
-            matrix = buffer[: len(batch) * stride].reshape(len(batch), stride)
-        good = _usual(matrix, bulk, numpy)
-        if good.all() and (numpy.diff(batch) == 1).all():
-            part = decode_many(matrix, layout, registers)
-            where: "Any" = slice(int(batch[0]), int(batch[-1]) + 1)
-            slow[where] = False
-        else:
-            part = decode_many(numpy.ascontiguousarray(matrix[good]), layout, registers)
-            where = batch[good]
-            slow[where] = False
-        for name, array in part.items():
-            columns[name][where] = array
-        at += len(batch)
+    while at < count:
+        if sizes[at] != size:
+            left.append(at)
+            at += 1
+            continue
+        # Neighbours at one distance: one read, decoded where it lies.
+        stride = offsets[at + 1] - offsets[at] if at + 1 < count and sizes[at + 1] == size else 0
+        if not size <= stride <= len(buffer) // 2:
+            stride = size
+        stop = at + 1
+        last = min(count, at + len(buffer) // stride)
+        while stop < last and sizes[stop] == size and offsets[stop] - offsets[stop - 1] == stride:
+            stop += 1
+        rows = stop - at
+        wanted = (rows - 1) * stride + size
+        if image._source.read_into(offsets[at], buffer[:wanted]) < wanted:
+            left += range(at, stop)
+            at = stop
+            continue
+        odd = unusual_rows(buffer, 0, stride, rows, bulk.xcr0, layout.mask)
+        users = set(rows_using(buffer, 0, stride, rows, large)).difference(odd) if large else set()
+        left += [at + row for row in odd]
+        for first, end, whole in _runs(rows, odd, users):
+            names = list(columns) if whole else usual
+            if names:
+                area = buffer[first * stride : end * stride].cast("B", (end - first, stride))
+                out = {name: columns[name][at + first : at + end] for name in names}
+                decode_many(area, layout if whole else narrow, registers if whole else some, out)
+        at = stop
+    return left
 
 
-def _usual(matrix: "Any", bulk: Bulk, numpy: "Any") -> "Any":
-    # Rows that need no repair: the image's own XCR0, a standard header within the layout, MXCSR written by the kernel.
-    words = numpy.ascontiguousarray(matrix[:, 464:576]).view("<u8")
-    xcr0, in_use, rest = words[:, 0], words[:, 6], words[:, 7:]
-    mask = numpy.uint64(int(bulk.layout.mask))
-    return (xcr0 == bulk.xcr0) & (in_use & ~mask == 0) & (in_use & numpy.uint64(6) != 0) & ~rest.any(axis=1)
+def _runs(rows: int, odd: "list[int]", users: "set[int]") -> "Iterator[tuple[int, int, bool]]":
+    # (first, end, whether they use a large component) of rows that go together; the odd ones are left out.
+    first = 0
+    for end in [*odd, rows]:
+        marks = [first, *(i for i in range(first + 1, end) if (i in users) != (i - 1 in users)), end] if users else [first, end]
+        for a, b in pairwise(marks):
+            if a < b:
+                yield a, b, a in users
+        first = end + 1
 
 
 def _fill_one(image: "Image", index: int, columns: "dict[str, Any]", start: "dict[str, Any]") -> bool:
@@ -163,6 +181,3 @@ def _value(values: "dict[str, Any]", name: str) -> "Any":
     if name in values or name[:3] not in _WIDENING:
         return values.get(name)
     return next((values[f"{family}{name[3:]}"] for family in reversed(_WIDENING) if f"{family}{name[3:]}" in values), None)
-
-
-assert STANDARD == 0

@@ -248,7 +248,7 @@ class CoreImage(Image):
             return assemble(raw, choice, legacy, source=name)
         layout = choice.layout
         fixed, _, lost = unshift(raw, {int(c): place for c, place in layout.offsets.items()})
-        odd = ()
+        odd: "tuple[str, ...]" = ()
         if lost:
             layout = Layout(layout.model, layout.mask & ~lost, STANDARD)
             names = " ".join(type(layout.mask)(lost).names)
@@ -259,7 +259,6 @@ class CoreImage(Image):
     def _bulk(self) -> "Bulk | None":
         from xsave.images.columns import Bulk
 
-        offsets, sizes = self._table.gather(XSTATE)
         for index in range(self._table.groups):
             place = self._table.find(index, XSTATE)
             if place is None or not AREA_MIN <= place[1] <= _AREA_MAX:
@@ -270,7 +269,8 @@ class CoreImage(Image):
             layout = self._choice(raw, place[1]).layout
             if layout.format != STANDARD:
                 return None
-            return Bulk(layout, offsets, sizes, place[1], unpack_from("<Q", raw, 464)[0])
+            xcr0 = unpack_from("<Q", raw, 464)[0]
+            return Bulk(layout, self._table.numbers(), self._table.gather(XSTATE), place[1], xcr0)
         return None
 
     # -- signal frames -------------------------------------------------------------------------------------
