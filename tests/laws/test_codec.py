@@ -1,6 +1,5 @@
 """Areas to values, values to areas, areas to areas: against the independent model, and the laws of each call."""
 
-import os
 import sys
 import threading
 import time
