@@ -19,7 +19,7 @@ from xsave.layout cimport (HEADER_END, HEADER_OFFSET, MXCSR_OFFSET, RESERVED_CHE
 from struct import calcsize, unpack
 
 from xsave.components import ComponentMask
-from xsave.errors import TruncatedError
+from xsave.errors import LayoutError, TruncatedError
 from xsave.registers import LANES
 
 cdef extern from "Python.h":
@@ -190,6 +190,19 @@ cdef class RegisterFile:
                 field = self.fields[number] = find_numbered(self.area._layout, self.family, number)
             return read_register(self.area, <Field>field)
         raise IndexError(f"no register {self.family}{index}")
+
+    def __iter__(self):
+        """The family's registers that the layout has a place for, ascending."""
+        for number in range(FAMILY_SIZE):
+            try:
+                register = self[number]
+            except (IndexError, LayoutError):
+                continue
+            yield register
+
+    def __len__(self):
+        """How many registers of the family the layout has a place for."""
+        return sum(1 for _ in self)
 
     def __repr__(self):
         return f"<{self.family} registers of {self.area!r}>"

@@ -9,6 +9,8 @@ whatever bytes are there (SDM1 13.6). MXCSR is apart: in the standard format it 
 XSTATE_BV says, in the compacted format it goes with SSE (SDM1 13.4.2, 13.8.1).
 """
 
+from operator import index
+
 cimport cython
 from cpython.buffer cimport (PyBUF_C_CONTIGUOUS, PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, Py_buffer,
                              PyObject_GetBuffer)
@@ -202,7 +204,7 @@ cdef object raise_header(int status, const uint8_t *area, const Shape *shape, Py
                           "[SDM1 13.8.1]", offset=XCOMP_OFFSET, rule="H-XCOMP")
     if status == BAD_XSTATE:
         odd = ComponentMask(xstate_bv & ~mask)
-        at = HEADER_OFFSET + (odd.bit_length() - 1) // 8
+        at = HEADER_OFFSET + ((odd & -odd).bit_length() - 1) // 8
         raise FormatError(f"XSTATE_BV {xstate_bv}{where} is not a subset of the layout's {mask}: {' '.join(odd.names)} "
                           f"at byte {at} [SDM1 13.8]", offset=at, rule="H-XSTATE")
     for i in range(RESERVED_OFFSET, HEADER_END):
@@ -810,8 +812,10 @@ cdef int write_value(const Op *op, name, value, uint8_t *area) except -1:
     cdef const Part *part
     cdef int i
     if op.scalar:
-        if not isinstance(value, int):
-            raise TypeError(f"{name} is a number, not {type(value).__name__}")
+        try:
+            value = index(value)
+        except TypeError:
+            raise TypeError(f"{name} is a number, not {type(value).__name__}") from None
         if not 0 <= value <= <object>(op.mask >> op.shift):
             raise ValueError(f"{name} = {value:#x} does not fit {int(op.mask >> op.shift).bit_length()} bits")
         write_scalar(op, value, area)
@@ -855,6 +859,7 @@ cdef uint64_t bits_of(const Op *op) noexcept nogil:
 
 
 cdef uint64_t checked_bv(xstate_bv, Layout layout) except? 0xFFFFFFFFFFFFFFFF:
+    xstate_bv = index(xstate_bv)
     if not 0 <= xstate_bv < 1 << 64 or xstate_bv & ~int(layout.shape.mask):
         raise ValueError(f"xstate_bv {xstate_bv:#x} is not a subset of the layout's mask {layout.mask}")
     return xstate_bv
@@ -871,8 +876,9 @@ cdef void start_area(const Shape *shape, uint64_t xstate_bv, uint8_t *out) noexc
 def encode(values, Layout layout not None, xstate_bv=None):
     """An area of `layout` that holds `values`, `{name: value}` in `decode`'s names (`xmm`, `ymm`, `zmm` alike).
 
-    A component is in use exactly if one of its registers appears in `values`; `xstate_bv` says otherwise. All
-    else holds initial values, MXCSR_MASK the model's. Returns `bytes` of exactly `layout.size`.
+    A component is in use exactly if one of its registers appears in `values`; `xstate_bv` says otherwise (values
+    of components that it leaves out stand in their slots and do not count). All else holds initial values,
+    MXCSR_MASK the model's. Returns `bytes` of exactly `layout.size`.
 
     Raises: `LayoutError` for a register without a place, or a byte of one that is not 0 where the layout lacks that
     part; `KeyError` for an unknown register; `ValueError` for a value of the wrong width or a register given twice;

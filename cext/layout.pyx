@@ -169,6 +169,8 @@ cdef class Layout:
         length = view.len
         xcomp_bv = load_le64(<const uint8_t *>view.buf + XCOMP_OFFSET) if length >= HEADER_END else 0
         PyBuffer_Release(&view)
+        if isinstance(mask, str):
+            mask = ComponentMask.parse(mask)
         if length < HEADER_END:
             raise TruncatedError(f"an area needs {HEADER_END} bytes at least, here are {length} [SDM1 13.4]",
                                  offset=length)

@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from typing import Any, final
 
 from numpy.typing import NDArray
@@ -37,6 +38,8 @@ class RegisterFile:
     @property
     def family(self) -> str: ...
     def __getitem__(self, index: int, /) -> RegisterView | int: ...
+    def __iter__(self) -> Iterator[RegisterView | int]: ...
+    def __len__(self) -> int: ...
 
 @final
 class Area:
