@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.paths import DATA
 from tests import skips
+from tests.paths import DATA
 from tests.writers import cpuid_text
 from xsave import CpuModel, FormatError, TruncatedError, UnsupportedError
 from xsave.cpuid import TEXT_LIMIT, read_kvm_cpuid2, read_text

@@ -2,11 +2,10 @@
 
 import pytest
 
-from tests.paths import DATA
 from tests import skips
+from tests.paths import DATA
 from tests.tools import make_models
 from xsave import CpuModel, UnsupportedError
-
 
 RECORDS = make_models.records() if DATA.is_dir() else {}
 STATE = 0xD
