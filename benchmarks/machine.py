@@ -114,10 +114,12 @@ def summary(machine: "dict[str, object]") -> str:
         if isinstance(caches, dict)
         else ""
     )
+    tsc = machine["tsc"]
+    steps = tsc.get("step_ns", "?") if isinstance(tsc, dict) else "?"
     return (
-        f"{machine['cpu']} ({machine['vendor']} {machine['family']}/{machine['model']}), "
+        f"{machine['cpu']} ({machine['vendor']}, family {machine['family']} model {machine['model']}), "
         f"{machine['cpus']} CPUs, XCR0 {machine['xcr0']}, "
-        f"{sizes}, TSC {machine['tsc']}\n"
+        f"{sizes}, TSC steps of {steps} ns\n"
         f"{machine['kernel']}, {machine['libc']} (x86_non_temporal_threshold {threshold / 2**20:.0f} MiB), "
         f"{machine['python']}, numpy "
         f"{machine['numpy']}, {machine['gdb']}, load {machine['load_average']:.1f}, {machine['date']}"

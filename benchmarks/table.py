@@ -27,7 +27,8 @@ def table(document: "dict[str, object]") -> str:
             else:
                 figure, spread = _number(line["figure"]), "–".join(map(_number, line["quartiles"]))
             word = {True: "reached", False: "**missed**", None: line["reason"] or "shown"}[line["reached"]]
-            rows.append(f"| {goal} | {name} | {figure} | {spread} | {line['baseline']} | {line['goal'] or ''} | {word} |")
+            cells = (goal, name, figure, spread, line["baseline"], line["goal"] or "", word)
+            rows.append(f"| {' | '.join(cells)} |")
     return "\n".join([summary(document["machine"]).replace("\n", "; ") + ".", "", *rows])  # type: ignore[arg-type]
 
 
