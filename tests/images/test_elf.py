@@ -99,10 +99,9 @@ def test_gcore_order_and_its_losses():
     assert any("TILECFG TILEDATA" in warning and "lost" in warning for warning in image.warnings)
 
 
-@pytest.mark.parametrize("mask_size", [("EPYC-Genoa", 0xE7, 2432), ("EPYC-Genoa", 0x2E7, 2440)])
-def test_gcore_of_a_host_that_gdb_understands(mask_size):
-    cpu, mask, size = mask_size
-    layout = layout_of(cpu, mask)
+@pytest.mark.parametrize("mask", [0xE7, 0x2E7])
+def test_gcore_of_a_host_that_gdb_understands(mask):
+    layout = layout_of("EPYC-Genoa", mask)
     area = area_of(layout, mxcsr_mask=0)
     thread = Thread(tid=5, xstate=area, fpregs=legacy_of(area))
     image = xsave.open(elf.core(elf.gcore_notes([thread], aux={51: 3376})))
@@ -192,8 +191,8 @@ def fsave(top=3, depth=2):
         if i < depth:
             tags &= ~(3 << 2 * physical)
         values.append(bytes([i + 1] * 8) + struct.pack("<H", 0x3FFF + i))
-    head = struct.pack("<IIIIIII", 0xFFFF037F, 0xFFFF0000 | top << 11, 0xFFFF0000 | tags, 0x8048123, 0x1DD0023, 0xFFFFD000,
-                       0xFFFF002B)
+    words = (0xFFFF037F, 0xFFFF0000 | top << 11, 0xFFFF0000 | tags, 0x8048123, 0x1DD0023, 0xFFFFD000, 0xFFFF002B)
+    head = struct.pack("<IIIIIII", *words)
     return head + b"".join(values), values
 
 
@@ -439,13 +438,14 @@ def test_errors_name_file_offset_field_found_expected(change, message, tmp_path)
 
 
 def test_zero_threads():
-    with pytest.raises(xsave.ImageError, match="NT_PRSTATUS.*expected at least one thread"):
+    with pytest.raises(xsave.ImageError, match=r"NT_PRSTATUS.*expected at least one thread"):
         xsave.open(elf.core(elf.note(b"CORE", 3, bytes(136))))
 
 
 def test_small_xstate_note():
     area = area_of(AVX)
-    (thread,) = xsave.open(elf.core(elf.linux_notes([Thread(tid=1, xstate=area[:400], fpregs=legacy_of(area))]))).threads
+    notes = elf.linux_notes([Thread(tid=1, xstate=area[:400], fpregs=legacy_of(area))])
+    (thread,) = xsave.open(elf.core(notes)).threads
     assert thread.area.layout.mask == 3 and any("400 bytes" in warning for warning in thread.warnings)
 
 
@@ -475,7 +475,7 @@ def test_round_trip(data):
     layout = layout_of(cpu, data.draw(st.sampled_from(masks)))
     count = data.draw(st.integers(1, 5))
     threads = []
-    for i in range(count):
+    for _ in range(count):
         in_use = data.draw(st.integers(0, 1 << 20)) & layout.mask | 2
         area = area_of(layout, data.draw(st.integers(0, 1 << 20)), in_use)
         threads.append(Thread(tid=data.draw(st.integers(1, 1 << 22)), signal=6, xstate=area, fpregs=legacy_of(area)))

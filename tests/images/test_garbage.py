@@ -24,7 +24,9 @@ CORES = [
     elf.core(elf.linux_notes([Thread(xstate=AREA, fpregs=bytes(108))], abi="i386"), elf_class=1, machine=elf.EM_386),
     AREA,
 ]
-INTERESTING = st.sampled_from([0, 1, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF, (1 << 63) - 1, 1 << 63, (1 << 64) - 1])
+INTERESTING = st.sampled_from(
+    [0, 1, 0x7F, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF, (1 << 63) - 1, 1 << 63, (1 << 64) - 1]
+)
 
 
 def use(data, cpu=None):
@@ -32,7 +34,8 @@ def use(data, cpu=None):
     try:
         image = xsave.open(data, cpu=cpu)
         for thread in list(image.threads)[:50]:
-            _ = thread.name, thread.signal, thread.pc, thread.crashed, thread.gpr, thread.ssp, thread.evidence, thread.warnings
+            _ = thread.name, thread.signal, thread.pc, thread.crashed, thread.gpr, thread.ssp
+            _ = thread.evidence, thread.warnings
             if thread.area is not None:
                 xsave.decode(thread.area)
         for state in image.extra_states:
@@ -59,7 +62,8 @@ def test_damaged_images(data):
         at = data.draw(st.integers(0, len(core) - width) | st.integers(0, 1200))
         value = data.draw(INTERESTING | st.integers(0, (1 << 64) - 1)) & (1 << 8 * width) - 1
         core[at : at + width] = value.to_bytes(width, "little")
-    use(bytes(core[: data.draw(st.integers(0, len(core)) | st.just(len(core)))]), data.draw(st.sampled_from([None, "EPYC-Genoa"])))
+    length = data.draw(st.integers(0, len(core)) | st.just(len(core)))
+    use(bytes(core[:length]), data.draw(st.sampled_from([None, "EPYC-Genoa"])))
 
 
 @pytest.mark.parametrize("number", range(len(CORES)))
@@ -95,8 +99,10 @@ def rows(table):
     ], table.notes, table.bad_offset, table.cut_offset, table.resynced
 
 
-@given(st.lists(st.tuples(st.sampled_from([b"CORE", b"LINUX", b"N@1", b"N@2", b"N@x", b"OTHER", b"x" * 100]), st.integers(0, 4),
-                          st.integers(0, 9000)), max_size=30), st.integers(0, 200))
+NAMES = st.sampled_from([b"CORE", b"LINUX", b"N@1", b"N@2", b"N@x", b"OTHER", b"x" * 100])
+
+
+@given(st.lists(st.tuples(NAMES, st.integers(0, 4), st.integers(0, 9000)), max_size=30), st.integers(0, 200))
 def test_notes_in_any_chunks(notes, cut):
     rng = random.Random(1)
     data = b"".join(elf.note(name, kind, rng.randbytes(size)) for name, kind, size in notes)

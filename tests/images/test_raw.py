@@ -18,7 +18,8 @@ def only(data, **more):
 
 
 @pytest.mark.parametrize(
-    ("cpu", "mask"), [("EPYC-Genoa", 0x2E7), ("SapphireRapids", 0x602E7), ("Haswell", 7), ("EPYC-Rome", 0x207), ("Penryn", 3)]
+    ("cpu", "mask"),
+    [("EPYC-Genoa", 0x2E7), ("SapphireRapids", 0x602E7), ("Haswell", 7), ("EPYC-Rome", 0x207), ("Penryn", 3)],
 )
 def test_standard_area(cpu, mask):
     layout = layout_of(cpu, mask)
@@ -30,7 +31,8 @@ def test_standard_area(cpu, mask):
 
 def test_compacted_area():
     """XCOMP_BV is enough: sizes and alignment are the architecture's."""
-    for cpu, mask in (("SapphireRapids", 0x602E7), ("SapphireRapids", 0x1A07), ("EPYC-Turin", 0x18E7), ("DiamondRapids", 0x80007)):
+    masks = {"SapphireRapids": 0x602E7, "GraniteRapids": 0x1A07, "EPYC-Turin": 0x18E7, "DiamondRapids": 0x80007}
+    for cpu, mask in masks.items():
         model = CpuModel.named(cpu)
         layout = Layout(model, mask, COMPACTED)
         area = encode({"fcw": 0x37F, "mxcsr": 0x1FA0, "ymm3": bytes(range(32))}, layout)
@@ -54,7 +56,8 @@ def test_mask_unknown():
         area[464:472] = bytes(8)
         image, thread = only(bytes(area))
         assert thread.evidence.confidence == "assumed" and "size" in thread.evidence.rule
-        assert decode(thread.area)["ymm9" if mask < 0x20 else "zmm9"] == decode(Area(bytes(area), layout))["ymm9" if mask < 0x20 else "zmm9"]
+        name = "ymm9" if mask < 0x20 else "zmm9"
+        assert decode(thread.area)[name] == decode(Area(bytes(area), layout))[name]
         assert any("assumed from its size" in warning for warning in image.warnings)
 
 
@@ -100,7 +103,7 @@ def test_user_s_cpu():
     layout = layout_of("EPYC-Genoa", 0xE7)
     area = bytearray(area_of(layout))
     area[464:472] = bytes(8)
-    image, thread = only(bytes(area), cpu="EPYC-Genoa")
+    _, thread = only(bytes(area), cpu="EPYC-Genoa")
     assert thread.evidence == ("user: EPYC-Genoa", "exact") and thread.area.layout.mask == 0xE7
     with pytest.raises(xsave.LayoutError, match="TILECFG"):
         other = Layout(CpuModel.named("SapphireRapids"), 0x60007, COMPACTED)
@@ -127,7 +130,7 @@ def test_fxsave_image():
 def test_signal_frame_alone():
     layout = layout_of("EPYC-Genoa", 0xE7)
     body, _ = frames.frame(area_of(layout), 0xE7)
-    image, thread = only(body)
+    _, thread = only(body)
     assert thread.area.layout.mask == 0xE7 and thread.area.layout.size == layout.size
 
 

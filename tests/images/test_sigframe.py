@@ -55,7 +55,8 @@ def test_a_frame_belongs_to_the_thread_below_it():
         for i, rsp in enumerate((STACK + 0x100, STACK + 0x9000, 0x1000))
     ]
     frame = frames.frame(area_of(SMALL, 3), 0x200E7)
-    image = core_with([(STACK, memory_with((0x1000, frame), (0xA000, frame))), (0x500000, memory_with((0x40, frame)))], threads)
+    stack, heap = memory_with((0x1000, frame), (0xA000, frame)), memory_with((0x40, frame))
+    image = core_with([(STACK, stack), (0x500000, heap)], threads)
     assert {state.address: state.tid for state in image.extra_states} == {
         STACK + 0x1000: 10, STACK + 0xA000: 11, 0x500040: None
     }

@@ -16,7 +16,7 @@ SUFFIXES = (
     "gdb13", "gdb16", "gdb18", "hw-xrstor", "hw-xrstor-relocated", "live-gdb13", "live-gdb16", "live",
 )
 _GDB_NUMBERS = {"fctrl": "fcw", "fstat": "fsw", "fop": "fop", "mxcsr": "mxcsr", "pkru": "pkru"}
-_HW_NUMBERS = {"fcw": "fcw", "fsw": "fsw", "ftw_abridged": "ftw", "fop": "fop", "mxcsr": "mxcsr", "fip": "fip", "fdp": "fdp"}
+_HW_NUMBERS = {name: name for name in ("fcw", "fsw", "fop", "mxcsr", "fip", "fdp")} | {"ftw_abridged": "ftw"}
 _VECTORS = ("xmm", "ymm", "zmm", "tmm")
 
 
@@ -25,7 +25,7 @@ def stem(path: Path) -> str:
 
 
 def elf_files() -> list[Path]:
-    return sorted(path for path in IMAGES.glob("*/*/*") if b"\x7fELF" == head(path))
+    return sorted(path for path in IMAGES.glob("*/*/*") if head(path) == b"\x7fELF")
 
 
 def head(path: Path) -> bytes:
@@ -80,15 +80,13 @@ def gdb_registers(regs: dict) -> dict:
     out: dict[str, int | bytes] = {}
     numbers = {name: number_of(value) for name, value in regs.items()}
     for name, value in regs.items():
-        if name.startswith("st") and name[2:].isdigit():
-            if isinstance(value, dict) and "raw" in value:
-                out[name] = int(value["raw"], 16).to_bytes(10, "little")
+        if isinstance(value, dict) and "raw" in value:
+            out[name] = int(value["raw"], 16).to_bytes(10, "little")
         elif name.startswith(_VECTORS):
             if isinstance(value, str) and not value.startswith("<"):
                 out[name] = bytes.fromhex(value)
-        elif name[0] == "k" and name[1:].isdigit() or name in _GDB_NUMBERS:
-            if numbers[name] is not None:
-                out[_GDB_NUMBERS.get(name, name)] = numbers[name]
+        elif ((name[0] == "k" and name[1:].isdigit()) or name in _GDB_NUMBERS) and numbers[name] is not None:
+            out[_GDB_NUMBERS.get(name, name)] = numbers[name]
     if numbers.get("ftag") is not None:
         out["ftw"] = sum((numbers["ftag"] >> 2 * i & 3 != 3) << i for i in range(8))
     wide = "rip" in regs
@@ -124,8 +122,9 @@ def live_registers(regs: dict) -> dict:
 
 def gdb_gpr(regs: dict) -> dict[str, int]:
     """General registers of a gdb document's thread."""
-    names = "rax rbx rcx rdx rsi rdi rbp rsp r8 r9 r10 r11 r12 r13 r14 r15 rip eflags eax ebx ecx edx esi edi ebp esp eip"
-    out = {name: number_of(regs[name]) for name in names.split() if name in regs}
+    names = "ax bx cx dx si di bp sp ip".split()
+    wanted = [*(letter + name for letter in "re" for name in names), *(f"r{i}" for i in range(8, 16)), "eflags"]
+    out = {name: number_of(regs[name]) for name in wanted if name in regs}
     return {name: value for name, value in out.items() if value is not None}
 
 

@@ -195,8 +195,8 @@ def core(
     ident = b"\x7fELF" + bytes((elf_class, 1, 1)) + bytes(9)
     header = struct.pack(
         "<HHIQQQIHHHHHH" if wide else "<HHIIIIIHHHHHH",
-        kind, machine, 1, 0, ehdr, shoff, 0, ehdr, phdr, PN_XNUM if many else count, (64 if wide else 40) if many else 0,
-        1 if many else 0, 0,
+        kind, machine, 1, 0, ehdr, shoff, 0, ehdr, phdr, PN_XNUM if many else count, many * (64 if wide else 40),
+        int(many), 0,
     )
     if many:
         section = bytearray(64 if wide else 40)

@@ -76,6 +76,6 @@ def _recognise(source: "Source", cpu: "CpuModel | None") -> Image:
     if image is None:
         found = f"{head[:8].hex(' ')}{'...' if len(head) > 8 else ''}"
         why = plausible(head) or "too large for one"
-        raise ImageError(f"{source.name}: not recognised: begins with {found}, expected ELF, an XSAVE area or a hex dump of "
-                         f"one (as an area: {why})", offset=0, rule="I-UNKNOWN")
+        raise ImageError(f"{source.name}: not recognised: begins with {found}, expected ELF, an XSAVE area or a "
+                         f"hex dump of one (as an area: {why})", offset=0, rule="I-UNKNOWN")
     return image

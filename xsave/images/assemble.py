@@ -12,7 +12,7 @@ from xsave.errors import FormatError
 from xsave.images.image import Evidence, State
 from xsave.images.trust import Choice, legacy_choice
 
-__all__ = ["AREA_MIN", "assemble", "from_fsave", "from_legacy", "unshift"]
+__all__ = ["AREA_MIN", "assemble", "from_fsave", "from_legacy", "fxsave_x87", "is_shifted", "unshift"]
 
 AREA_MIN = 576
 _LEGACY = 512
@@ -90,8 +90,9 @@ def fxsave_x87(fsave: bytes) -> bytes:
     pointer, selector, operand, data_selector = unpack_from("<IIII", fsave, 12)
     abridged = sum((tags >> 2 * i & 3 != 3) << i for i in range(8))
     out = bytearray(_XMM)
-    pack_into("<HHBBHIHHIHH", out, 0, control, status, abridged, 0, selector >> 16 & 0x7FF, pointer, selector & 0xFFFF, 0,
-              operand, data_selector & 0xFFFF, 0)
+    opcode = selector >> 16 & 0x7FF
+    pack_into("<HHBBHIHHIHH", out, 0, control, status, abridged, 0, opcode, pointer, selector & 0xFFFF, 0, operand,
+              data_selector & 0xFFFF, 0)
     for i in range(8):
         out[32 + 16 * i : 42 + 16 * i] = fsave[28 + 10 * i : 38 + 10 * i]
     return bytes(out)
@@ -107,8 +108,10 @@ _SHIFTED_REST = _SHIFTED_HEADER + AREA_MIN - _LEGACY
 
 def is_shifted(raw: "bytes | bytearray") -> bool:
     """Whether a note is one of those that kernels of mid-2020 wrote with XMM at component 2's offset."""
-    software, xstate_bv, xcomp_bv = (unpack_from("<Q", raw, offset)[0] for offset in (_SOFTWARE, 512, 520))
-    if software or xstate_bv or not xcomp_bv & _FORMAT_BIT or len(raw) < _SHIFTED_SOFTWARE:
+    if raw[_SOFTWARE : _SOFTWARE + 8] != bytes(8):
+        return False
+    xstate_bv, xcomp_bv = unpack_from("<QQ", raw, 512)
+    if xstate_bv or not xcomp_bv & _FORMAT_BIT or len(raw) < _SHIFTED_SOFTWARE:
         return False
     if len(raw) < _SHIFTED_HEADER + 8:
         return True

@@ -150,7 +150,8 @@ def _runs(rows: int, odd: "list[int]", users: "set[int]") -> "Iterator[tuple[int
     # (first, end, whether they use a large component) of rows that go together; the odd ones are left out.
     first = 0
     for end in [*odd, rows]:
-        marks = [first, *(i for i in range(first + 1, end) if (i in users) != (i - 1 in users)), end] if users else [first, end]
+        changes = (i for i in range(first + 1, end) if (i in users) != (i - 1 in users)) if users else ()
+        marks = [first, *changes, end]
         for a, b in pairwise(marks):
             if a < b:
                 yield a, b, a in users
@@ -180,4 +181,5 @@ def _fill_one(image: "Image", index: int, columns: "dict[str, Any]", start: "dic
 def _value(values: "dict[str, Any]", name: str) -> "Any":
     if name in values or name[:3] not in _WIDENING:
         return values.get(name)
-    return next((values[f"{family}{name[3:]}"] for family in reversed(_WIDENING) if f"{family}{name[3:]}" in values), None)
+    held = (f"{family}{name[3:]}" for family in reversed(_WIDENING))
+    return next((values[other] for other in held if other in values), None)

@@ -32,6 +32,7 @@ __all__ = ["AUXV", "FPREGS", "LAYOUT", "PRXFPREG", "SHSTK", "XSTATE", "CoreImage
 _AREA_MAX = 1 << 16
 _CHUNK = 1 << 18
 _FXSAVE, _FSAVE = 512, 108
+_AHEAD = 1 << 16
 _AUXV_MAX = 1 << 14
 _AT_MINSIGSTKSZ = 51
 
@@ -90,6 +91,7 @@ class CoreImage(Image):
         self._debugger = False
         self._frame_size = 0
         self._name: "str | None" = None
+        self._ahead, self._ahead_at = b"", 0
         self.dialect = Dialect()
 
     # -- set up --------------------------------------------------------------------------------------------
@@ -130,10 +132,13 @@ class CoreImage(Image):
     def _note_oddities(self) -> None:
         table = self._table
         if table.duplicates:
-            self._warn(f"{table.duplicates} duplicate note{'s' if table.duplicates > 1 else ''} of a thread, the first at "
-                       f"offset {table.duplicate_offset:#x}: the first of each counts")
+            plural = "s" if table.duplicates > 1 else ""
+            self._warn(f"{table.duplicates} duplicate note{plural} of a thread, the first at offset "
+                       f"{table.duplicate_offset:#x}: the first of each counts")
         if table.bad_offset >= 0:
-            found = f"the walk goes on at {table.resynced} place(s) behind it" if table.resynced else "nothing follows it"
+            found = "nothing behind it is"
+            if table.resynced:
+                found = f"the walk goes on behind it, at {table.resynced} place{'s' if table.resynced > 1 else ''}"
             self._warn(f"note at offset {table.bad_offset:#x}: its sizes run past the end of its segment; {found}")
         if table.cut_offset >= 0:
             self._warn(f"the file ends within the note at offset {table.cut_offset:#x}: threads before it are complete")
@@ -146,8 +151,8 @@ class CoreImage(Image):
             return
         data = self.note(note, 64 * 16 + 1)
         if len(data) % 16 or len(data) > 64 * 16:
-            self._warn(f"NT_X86_XSAVE_LAYOUT at offset {note[0]:#x} has {note[1]:,} bytes, expected a multiple of 16 up to "
-                       "1,024: not used")
+            self._warn(f"NT_X86_XSAVE_LAYOUT at offset {note[0]:#x} has {note[1]:,} bytes, expected a multiple of 16, "
+                       "at most 1,024: not used")
             return
         self._entries = list(iter_unpack("<IIII", data))
 
@@ -166,7 +171,18 @@ class CoreImage(Image):
 
     def note(self, place: "tuple[int, int]", most: int) -> bytes:
         """The first `most` bytes of the descriptor at (offset, size)."""
-        return self._source.read(place[0], min(place[1], most))
+        offset, size = place
+        if size > most:
+            size = most
+        at = offset - self._ahead_at
+        if at >= 0 and at + size <= len(self._ahead):
+            return self._ahead[at : at + size]
+        # Who goes from thread to thread reads forward: a window then serves several of them.
+        if at < 0 or at > len(self._ahead) + _AHEAD or size > _AHEAD or not self._source.seekable:
+            self._ahead_at, self._ahead = offset, self._source.read(offset, size)
+            return self._ahead
+        self._ahead_at, self._ahead = offset, self._source.read(offset, _AHEAD)
+        return self._ahead[:size]
 
     def find(self, index: int, ident: int, most: int = _FXSAVE) -> "bytes | None":
         """The first `most` bytes of a thread's note, or None."""

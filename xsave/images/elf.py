@@ -31,7 +31,8 @@ EM_386, EM_X86_64 = 3, 62
 _ET_CORE = 4
 _PT_LOAD, _PT_NOTE = 1, 4
 _PN_XNUM = 0xFFFF
-_MACHINES = {2: "SPARC", 8: "MIPS", 20: "PowerPC", 21: "PowerPC64", 22: "S390", 40: "ARM", 183: "AArch64", 243: "RISC-V"}
+_MACHINES = {2: "SPARC", 8: "MIPS", 20: "PowerPC", 21: "PowerPC64", 22: "S390", 40: "ARM", 183: "AArch64",
+             243: "RISC-V"}
 _TYPES = {1: "a relocatable object", 2: "an executable", 3: "a shared object or executable"}
 _HEADERS = {1: Struct("<16xHHIIIIIHHHHHH"), 2: Struct("<16xHHIQQQIHHHHHH")}
 _SEGMENTS = {1: Struct("<IIIIIIII"), 2: Struct("<IIQQQQQQ")}

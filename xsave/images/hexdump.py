@@ -4,6 +4,7 @@ The form is recognised from the lines themselves. Addresses are checked: a line 
 in an error, a `*` stands for repetitions of the line before it.
 """
 
+import itertools
 import re
 
 from xsave.errors import ImageError, XSaveError
@@ -102,7 +103,8 @@ class _Rows:
                 raise self.fail(number, f"at address {address:#x}", f"a dump of at most {_BYTES_MAX:,} bytes")
             self.data += self.last * (gap // len(self.last))
         elif gap > 0 or gap < 0:
-            raise self.fail(number, f"at address {address:#x}", f"address {expected:#x}: lines are missing or out of order")
+            wanted = f"address {expected:#x}: lines are missing or out of order"
+            raise self.fail(number, f"at address {address:#x}", wanted)
         self.starred = False
         if row:
             self.last = row
@@ -112,8 +114,8 @@ class _Rows:
 
     def whole(self) -> bytes:
         if self.starred:
-            raise ImageError(f"{self.name}: the hex dump ends with a *, and no address behind it says how often the line "
-                             "before it repeats", rule="T-LINE")
+            raise ImageError(f"{self.name}: the hex dump ends with a *, and no address behind it says how often the "
+                             "line before it repeats", rule="T-LINE")
         return bytes(self.data)
 
 
@@ -198,6 +200,8 @@ def _words(lines: "list[tuple[int, str]]", name: str) -> "tuple[bytes, str]":
     rows = _Rows(name)
     shown = [(number, address, tokens) for number, address, tokens in _fields(lines) if tokens]
     widths = {len(token) for _, _, tokens in shown for token in tokens}
+    if not shown:
+        raise ImageError(f"{name}: no hex dump: addresses, and no bytes behind them", rule="T-EMPTY")
     if len(widths) != 1:
         raise rows.fail(shown[0][0], f"of words of {sorted(widths)} digits", "words of one width")
     width = widths.pop()
@@ -241,7 +245,7 @@ def _base(lines: "list[tuple[int, str]]", unit: int, order: "tuple[int, ...]") -
         try:
             steps = [
                 (int(after[0], base) - int(before[0], base), len(before[1]) * unit)
-                for before, after in zip(fields, fields[1:], strict=False)
+                for before, after in itertools.pairwise(fields)
                 if before[1] and after[1] is not None
             ]
             for address, tokens in fields:
@@ -265,16 +269,16 @@ def _bare(lines: "list[tuple[int, str]]", name: str) -> "tuple[bytes, str]":
             starred = True
             continue
         if starred:
-            raise ImageError(f"{name}: line {number} of the hex dump follows a *, but no line has an address: how often the "
-                             f"line before it repeats is not known", rule="T-LINE")
+            raise ImageError(f"{name}: line {number} of the hex dump follows a *, but no line has an address: how "
+                             "often the line before it repeats is not known", rule="T-LINE")
         tokens = re.split(r"[\s,;:_]+", line.strip().strip("{}[]\"'"))
         row = bytearray()
         for token in tokens:
             for part in re.sub(r"\\x", " ", token).split():
                 match = _BARE.match(part)
                 if match is None or len(match.group(1)) % 2:
-                    raise ImageError(f"{name}: line {number} of the hex dump has {part[:40]!r}, expected pairs of hex digits",
-                                     rule="T-LINE")
+                    raise ImageError(f"{name}: line {number} of the hex dump has {part[:40]!r}, expected pairs of hex "
+                                     "digits", rule="T-LINE")
                 row += bytes.fromhex(match.group(1))
         last = bytes(row)
         out += last

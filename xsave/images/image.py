@@ -42,9 +42,6 @@ if TYPE_CHECKING:
 else:
     from collections import namedtuple
 
-    def overload(function):
-        return function
-
     Evidence = namedtuple("Evidence", "rule confidence")
     Header = namedtuple("Header", "name signal pc crashed gpr ssp")
     State = namedtuple("State", "area evidence warnings")
@@ -171,11 +168,11 @@ class Threads:
     def __len__(self) -> int:
         return self._image._count()
 
-    @overload
-    def __getitem__(self, index: int) -> Thread: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> "list[Thread]": ...
+    if TYPE_CHECKING:
+        @overload
+        def __getitem__(self, index: int) -> Thread: ...
+        @overload
+        def __getitem__(self, index: slice) -> "list[Thread]": ...
 
     def __getitem__(self, index: "int | slice") -> "Thread | list[Thread]":
         count = self._image._count()
@@ -238,7 +235,7 @@ class Image:
         return [each for each, _owner in self._extra()]
 
     def columns(self, registers: "Sequence[str] | None" = None) -> "dict[str, Any]":
-        """Registers of all threads as NumPy columns: `{"tid": int64 (N,), "mxcsr": uint32 (N,), "zmm0": uint8 (N, 64), ...}`.
+        """Registers of all threads as columns: `{"tid": int64 (N,), "mxcsr": uint32 (N,), "zmm0": uint8 (N, 64), ...}`.
 
         `registers` picks names; None is all that the widest layout of the image holds. A thread without extended
         state, or whose layout lacks a component, has initial values in its row, and `warnings` says so.

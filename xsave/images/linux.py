@@ -1,6 +1,6 @@
 """Linux cores: NT_PRSTATUS, NT_PRPSINFO and NT_X86_SHSTK of x86-64, i386 and x32, kernel's and debugger's."""
 
-from struct import unpack_from
+from struct import Struct, unpack_from
 
 from xsave.images.core import PRPSINFO, PRSTATUS, SHSTK, CoreImage, Dialect
 from xsave.images.elf import EM_386, ElfFile
@@ -29,18 +29,20 @@ class Linux(Dialect):
         else:
             self.abi = "x86-64" if wide else "x32"
         self._registers = 112 if wide else 72
+        self._names = _I386 if self.abi == "i386" else _X86_64
+        self._form = Struct(f"<{len(self._names)}{'I' if self.abi == 'i386' else 'Q'}")
+        self._pc = "eip" if self.abi == "i386" else "rip"
 
     def header(self, core: CoreImage, index: int) -> Header:
         status = core.find(index, PRSTATUS) or b""
         signal = unpack_from("<H", status, _CURSIG)[0] if len(status) >= _CURSIG + 2 else 0
-        names, form, width = (_I386, "I", 4) if self.abi == "i386" else (_X86_64, "Q", 8)
         gpr: "dict[str, int]" = {}
-        if len(status) >= self._registers + width * len(names):
-            gpr = dict(zip(names, unpack_from(f"<{len(names)}{form}", status, self._registers), strict=True))
+        if len(status) >= self._registers + self._form.size:
+            gpr = dict(zip(self._names, self._form.unpack_from(status, self._registers), strict=True))
             for name in _SEGMENTS:
                 # Two bytes each; i386 leaves the other two as they were.
                 gpr[name] &= 0xFFFF
-        pc = gpr.get("eip" if self.abi == "i386" else "rip")
+        pc = gpr.get(self._pc)
         stack = core.find(index, SHSTK, 8)
         ssp = unpack_from("<Q", stack)[0] if stack is not None and len(stack) == 8 else None
         crashed = index == 0 and signal != 0

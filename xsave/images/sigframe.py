@@ -38,8 +38,8 @@ def find_extra_states(core: "CoreImage") -> "list[tuple[ExtraState, int | None]]
     stacks = _stacks(core, loads)
     ranges, skipped = _ranges(loads, stacks)
     if skipped:
-        core._warn(f"{skipped >> 20:,} MiB of memory were not searched for signal frames: the {SEARCH_MAX >> 20} MiB around "
-                   "the stacks were")
+        core._warn(f"{skipped >> 20:,} MiB of memory were not searched for signal frames: the {SEARCH_MAX >> 20} MiB "
+                   "around the stacks were")
     found: "list[tuple[ExtraState, int | None]]" = []
     met: "set[int]" = set()
     try:

@@ -159,7 +159,9 @@ class StreamSource(Source):
     def _next(self, size: int) -> bytes:
         try:
             data = self._pull(size)
-        except (EOFError, ValueError, OSError, RuntimeError, *_decoder_errors()) as problem:
+        except Exception as problem:
+            if not isinstance(problem, _damage()):
+                raise
             # What came before the damage is good: a cut download still has its notes.
             self.damaged = True
             self.warnings.append(f"compressed stream damaged or cut after {self._position} bytes: {problem}")
@@ -187,7 +189,7 @@ class StreamSource(Source):
             return b""
         for start, data in self._held:
             at = offset - start
-            if 0 <= at and at + min(size, (self.size if self.size is not None else _FAR) - offset) <= len(data):
+            if at >= 0 and at + min(size, (self.size if self.size is not None else _FAR) - offset) <= len(data):
                 return bytes(data[at : at + size])
         parts = bytearray()
         for start, data in self._held:
@@ -195,11 +197,8 @@ class StreamSource(Source):
                 parts += data[offset - start : offset - start + size]
         if not parts and not self._seek(offset):
             return b""
-        while len(parts) < size:
-            data = self._next(min(_BLOCK, size - len(parts)))
-            if not data:
-                break
-            parts += data
+        while len(parts) < size and (fresh := self._next(min(_BLOCK, size - len(parts)))):
+            parts += fresh
         return bytes(parts)
 
     def retain(self, start: int, end: int) -> int:
@@ -225,9 +224,11 @@ class StreamSource(Source):
         return start + len(data)
 
 
-def _decoder_errors() -> "tuple[type[BaseException], ...]":
-    errors: "list[type[BaseException]]" = []
+def _damage() -> "tuple[type[Exception], ...]":
+    # What decompressors raise; their modules are there if they can have raised it.
     import sys
+
+    errors: "list[type[Exception]]" = [EOFError, ValueError, OSError, RuntimeError]
 
     for module, name in (("lzma", "LZMAError"), ("zlib", "error"), ("compression.zstd", "ZstdError"),
                          ("backports.zstd", "ZstdError")):

@@ -8,8 +8,9 @@ CPUs; else legacy and AVX only, with the rest named as undecodable.
 from struct import unpack_from
 
 from xsave.components import COMPONENTS, Component, ComponentMask
-from xsave.errors import FormatError, LayoutError, XSaveError
+from xsave.errors import FormatError, XSaveError
 from xsave.images.image import Evidence
+from xsave.images.known import LEGACY, USER, Group, beyond, groups, groups_of_size
 from xsave.layout import COMPACTED, STANDARD, Layout
 from xsave.models import PROFILES, CpuModel
 
@@ -30,13 +31,10 @@ else:
 
     Choice = namedtuple("Choice", "layout evidence warnings")
 
-__all__ = ["Choice", "Facts", "choose", "exact_size", "legacy_choice", "model_of"]
+__all__ = ["Choice", "Facts", "choose", "legacy_choice", "model_of"]
 
-_LEGACY = 3
 _AVX_END = 576 + COMPONENTS[Component.AVX].size
 _FORMAT_BIT = 1 << 63
-# Every bit that some XCR0 may have; a value with others, or without x87, is no XCR0.
-_USER = sum(1 << component for component, row in COMPONENTS.items() if not row.supervisor)
 # A Linux kernel that announces AT_MINSIGSTKSZ adds this much to the size of an XSAVE area, rounded up to 16.
 _FRAME_EXTRA = 936
 
@@ -70,65 +68,12 @@ class Facts:
         self.size = size
         self.exact = exact
         found = unpack_from("<Q", content, 464)[0] if xcr0 is None else xcr0
-        self.xcr0 = found if found & 1 and not found & ~_USER else 0
+        self.xcr0 = found if found & 1 and not found & ~USER else 0
         self.xstate_bv, self.xcomp_bv = unpack_from("<QQ", content, 512)
         self.mxcsr_mask = unpack_from("<I", content, 28)[0]
         self.entries = entries
         self.frame_size = frame_size
         self.debugger = debugger
-
-
-class _Group:
-    # Known CPUs whose standard layout of one mask has the same offsets.
-    def __init__(self, model: CpuModel, layout: Layout) -> None:
-        self.model = model
-        self.layout = layout
-        self.ends: "set[int]" = set()
-        self.hints: "set[int]" = set()
-        self.add(model, layout)
-
-    def add(self, model: CpuModel, layout: Layout) -> None:
-        if _excess(model, layout.mask) < _excess(self.model, layout.mask):
-            self.model, self.layout = model, layout
-        self.hints.add(layout.mxcsr_mask)
-        self.ends.update(
-            row.offset + row.size for row in model.components.values() if row.offset is not None and row.component > 1
-        )
-
-
-def _excess(model: CpuModel, mask: int) -> int:
-    return (model.xcr0_mask & ~mask).bit_count()
-
-
-_groups_of: "dict[int, list[_Group]]" = {}
-
-
-def _groups(mask: int) -> "list[_Group]":
-    if mask in _groups_of:
-        return _groups_of[mask]
-    groups: "dict[tuple[object, ...], _Group]" = {}
-    for name in CpuModel.names():
-        model = CpuModel.named(name)
-        if mask & ~(model.xcr0_mask | _LEGACY):
-            continue
-        try:
-            layout = Layout(model, mask, STANDARD)
-        except LayoutError:
-            continue
-        key = tuple(layout.offsets.items())
-        if key in groups:
-            groups[key].add(model, layout)
-        else:
-            groups[key] = _Group(model, layout)
-    if len(_groups_of) > 64:
-        _groups_of.clear()
-    _groups_of[mask] = list(groups.values())
-    return _groups_of[mask]
-
-
-def exact_size(mask: int, size: int) -> bool:
-    """Whether some known CPU's standard area of `mask` has `size` bytes."""
-    return any(group.layout.size == size for group in _groups(mask))
 
 
 # -- models that no CPU's record stands behind ------------------------------------------------------------
@@ -153,7 +98,7 @@ def _legacy_avx(mxcsr_mask: int, name: str) -> CpuModel:
 def _architectural(mask: int, mxcsr_mask: int) -> CpuModel:
     # Sizes and alignment of the architecture, no standard offsets: enough for a compacted area.
     supervisor = sum(1 << c for c, row in COMPONENTS.items() if row.supervisor and mask >> c & 1)
-    user = mask & ~supervisor | _LEGACY
+    user = mask & ~supervisor | LEGACY
     leaves = {
         (0xD, 0): (user & 0xFFFFFFFF, 0, 0, user >> 32),
         (0xD, 1): (0b1010, 0, supervisor & 0xFFFFFFFF, supervisor >> 32),
@@ -164,7 +109,8 @@ def _architectural(mask: int, mxcsr_mask: int) -> CpuModel:
 
 def legacy_choice(rule: str, mask: int, mxcsr_mask: int = 0, confidence: str = "known") -> Choice:
     """The layout of an area without extended region: x87, SSE or both (bits 0 and 1 of `mask`)."""
-    return Choice(Layout(_legacy_avx(mxcsr_mask, "legacy state"), mask & _LEGACY, STANDARD), Evidence(rule, confidence), ())
+    layout = Layout(_legacy_avx(mxcsr_mask, "legacy state"), mask & LEGACY, STANDARD)
+    return Choice(layout, Evidence(rule, confidence), ())
 
 
 # -- the rules --------------------------------------------------------------------------------------------
@@ -197,12 +143,12 @@ def _named(mask: int) -> str:
 
 def _fitting(model: CpuModel, mask: int, size: int) -> Layout:
     # The layout of as much of `mask` as `size` has room for: the components that end beyond it go.
-    mask &= model.xcr0_mask | _LEGACY
+    mask &= model.xcr0_mask | LEGACY
     for component in ComponentMask(mask):
         row = model.components.get(component)
         if component > 1 and (row is None or row.offset is None or row.offset + row.size > size):
             mask &= ~(1 << component)
-    mask &= _USER
+    mask &= USER
     return Layout(model, mask, STANDARD)
 
 
@@ -216,7 +162,7 @@ def _by_user(facts: Facts, model: CpuModel) -> Choice:
     else:
         wanted = facts.xcr0 or int(model.xcr0_mask)
         layout = _fitting(model, wanted, facts.size)
-        lacking = wanted & ~(model.xcr0_mask | _LEGACY) if facts.xcr0 else 0
+        lacking = wanted & ~(model.xcr0_mask | LEGACY) if facts.xcr0 else 0
         if lacking and facts.exact:
             warnings.append(f"{model.name} lacks {_named(lacking)}, which XCR0 {facts.xcr0:#x} of the {facts.what} has")
         full = facts.xcr0 & ~lacking
@@ -243,10 +189,10 @@ def _by_note(facts: Facts, warnings: "list[str]") -> Choice:
     entries = facts.entries or ()
     for number, (bit, size, offset, _flags) in enumerate(entries):
         if offset + size > facts.size:
-            raise FormatError(f"entry {number} (component {bit}) ends at byte {offset + size:,}, beyond the {facts.what} "
-                              f"of {facts.size:,} bytes", rule="N-BOUNDS")
+            raise FormatError(f"entry {number} (component {bit}) ends at byte {offset + size:,}, beyond the "
+                              f"{facts.what} of {facts.size:,} bytes", rule="N-BOUNDS")
     model = model_of(entries, facts.mxcsr_mask, "the core's layout note")
-    known = _LEGACY | sum(1 << row.component for row in model.components.values())
+    known = LEGACY | sum(1 << row.component for row in model.components.values())
     unknown = [bit for bit, *_ in entries if not known >> bit & 1]
     if unknown:
         warnings.append(f"the layout note lists components without a name here: {', '.join(map(str, unknown))}")
@@ -273,17 +219,17 @@ def _by_xcomp(facts: Facts, warnings: "list[str]") -> "Choice | None":
     return Choice(layout, Evidence("XCOMP_BV", "assumed" if odd else "known"), tuple(warnings))
 
 
-def _hinted(groups: "list[_Group]", facts: Facts, rule: str) -> "tuple[list[_Group], str]":
+def _hinted(some: "list[Group]", facts: Facts, rule: str) -> "tuple[list[Group], str]":
     # Narrows several groups by MXCSR_MASK, then by bytes that no component would own.
-    if len(groups) > 1:
-        told = [group for group in groups if facts.mxcsr_mask in group.hints]
+    if len(some) > 1:
+        told = [group for group in some if facts.mxcsr_mask in group.hints]
         if told:
-            groups, rule = told, f"{rule}, MXCSR_MASK {facts.mxcsr_mask:#x}"
-    if len(groups) > 1:
-        clean = [group for group in groups if not _strays(facts, group.layout)]
-        if clean and len(clean) < len(groups):
-            groups, rule = clean, f"{rule}, content"
-    return groups, rule
+            some, rule = told, f"{rule}, MXCSR_MASK {facts.mxcsr_mask:#x}"
+    if len(some) > 1:
+        clean = [group for group in some if not _strays(facts, group.layout)]
+        if clean and len(clean) < len(some):
+            some, rule = clean, f"{rule}, content"
+    return some, rule
 
 
 def _strays(facts: Facts, layout: Layout) -> int:
@@ -303,14 +249,14 @@ def _by_mask(facts: Facts, mask: int, warnings: "list[str]") -> Choice:
         return _fixed(facts, mask, rule, warnings)
     if not facts.exact:
         mask = _narrowed(mask, facts.size)
-    groups = _groups(mask)
-    pool = [group for group in groups if group.layout.size == facts.size] if facts.exact else []
+    known = groups(mask)
+    pool = [group for group in known if group.layout.size == facts.size] if facts.exact else []
     confidence = "known"
     if not pool and facts.exact:
-        pool = [group for group in groups if facts.size in group.ends and group.layout.size <= facts.size]
+        pool = [group for group in known if facts.size in group.ends and group.layout.size <= facts.size]
         rule = f"{rule}, which has room for more" if pool else rule
     if not pool:
-        pool = [group for group in groups if group.layout.size <= facts.size]
+        pool = [group for group in known if group.layout.size <= facts.size]
         confidence = "assumed"
         if pool and facts.exact:
             warnings.append(f"no known CPU has an area of {facts.size:,} bytes for XCR0 {mask:#x}")
@@ -323,13 +269,13 @@ def _by_mask(facts: Facts, mask: int, warnings: "list[str]") -> Choice:
                         f"the first is assumed")
     chosen = pool[0]
     if facts.debugger:
-        chosen, confidence, rule = _doubt(facts, mask, chosen, groups, confidence, rule, warnings)
+        chosen, confidence, rule = _doubt(facts, mask, chosen, known, confidence, rule, warnings)
     return Choice(chosen.layout, Evidence(rule, confidence), tuple(warnings))
 
 
 def _narrowed(mask: int, size: int) -> int:
     # A padded buffer may be too small for all that a mask of the host's names: the highest components go.
-    while mask & ~7 and not any(group.layout.size <= size for group in _groups(mask)):
+    while mask & ~7 and not any(group.layout.size <= size for group in groups(mask)):
         mask &= ~(1 << mask.bit_length() - 1)
     return mask
 
@@ -338,19 +284,19 @@ def _fixed(facts: Facts, mask: int, rule: str, warnings: "list[str]") -> Choice:
     # Components whose place is the same on all CPUs.
     if mask >> Component.AVX & 1 and facts.size < _AVX_END:
         warnings.append(f"{facts.what} of {facts.size:,} bytes has no room for AVX, which XCR0 {mask:#x} has")
-        mask &= _LEGACY
+        mask &= LEGACY
     model = _legacy_avx(facts.mxcsr_mask, "any CPU")
     return Choice(Layout(model, mask, STANDARD), Evidence(rule, "known"), tuple(warnings))
 
 
 def _doubt(
-    facts: Facts, mask: int, chosen: _Group, groups: "list[_Group]", confidence: str, rule: str, warnings: "list[str]"
-) -> "tuple[_Group, str, str]":
+    facts: Facts, mask: int, chosen: Group, known: "list[Group]", confidence: str, rule: str, warnings: "list[str]"
+) -> "tuple[Group, str, str]":
     # A debugger's note says XSTATE_BV = XCR0 whatever was in use, and its size may be another CPU's: gdb <= 13 writes
     # one maker's size everywhere, and no gdb writes tiles. AT_MINSIGSTKSZ tells how large areas were on the host.
     low, high = facts.frame_size - _FRAME_EXTRA - 16, facts.frame_size - _FRAME_EXTRA
     stray = _strays(facts, chosen.layout)
-    others = [group for group in groups if group is not chosen and group.layout.size <= facts.size]
+    others = [group for group in known if group is not chosen and group.layout.size <= facts.size]
     if facts.frame_size and not any(low < end <= high for end in chosen.ends):
         others = [group for group in others if any(low < end <= high for end in group.ends)]
         reason = f"AT_MINSIGSTKSZ {facts.frame_size} says that areas had {low + 1} to {high} bytes on this host"
@@ -361,7 +307,7 @@ def _doubt(
         others = []
         reason = ""
         if facts.frame_size and low >= facts.size:
-            beyond = {
+            missing = {
                 row.component
                 for row in chosen.model.components.values()
                 if row.offset is not None and row.offset >= chosen.layout.size and row.component > 1
@@ -369,26 +315,26 @@ def _doubt(
             warnings.append(
                 f"written by a debugger with {facts.size:,} bytes an area, where the host's had about {high:,} "
                 f"(AT_MINSIGSTKSZ {facts.frame_size}): the state beyond is lost, on such a CPU "
-                f"{_named(sum(1 << c for c in beyond))}"
+                f"{_named(sum(1 << c for c in missing))}"
             )
         elif facts.size > chosen.layout.size:
-            names = _named(_beyond(chosen, facts.size, mask)) or "more components"
+            names = _named(beyond(chosen, facts.size, mask)) or "more components"
             warnings.append(
-                f"written by a debugger: areas of {facts.size:,} bytes have room for {names}, but XCR0 {mask:#x} leaves that "
-                "out: what it held is lost (the bytes are zero)"
+                f"written by a debugger: areas of {facts.size:,} bytes have room for {names}, but XCR0 {mask:#x} "
+                "leaves that out: what it held is lost (the bytes are zero)"
             )
         elif not facts.frame_size:
             warnings.append(
-                "written by a debugger, without a layout note: gdb up to 13 writes this size on hosts of another layout "
-                "too, and tiles are never written; nothing in this file tells"
+                "written by a debugger, without a layout note: gdb up to 13 writes this size on hosts of another "
+                "layout too, and tiles are never written; nothing in this file tells"
             )
     if reason and not others:
         warnings.append(f"the layout is doubtful: {reason}")
         return chosen, "assumed", rule
     if others:
         warnings.append(
-            f"a note of {facts.size:,} bytes with XCR0 {mask:#x} looks like {chosen.model.name}'s, but {reason}: read with the "
-            f"offsets of {others[0].model.name}; {_unwritten(chosen.layout, others[0].layout)}"
+            f"a note of {facts.size:,} bytes with XCR0 {mask:#x} looks like {chosen.model.name}'s, but {reason}: read "
+            f"with the offsets of {others[0].model.name}; {_unwritten(chosen.layout, others[0].layout)}"
         )
         return others[0], "assumed", f"{rule}, corrected: offsets of {others[0].model.name}"
     return chosen, confidence, rule
@@ -406,57 +352,27 @@ def _unwritten(written: Layout, real: Layout) -> str:
     return f"lost, and read as zero: {', '.join(parts)}" if parts else "nothing is lost"
 
 
-def _beyond(group: _Group, size: int, mask: int) -> int:
-    # Components that known CPUs of this layout have between the end of the mask's and `size`.
-    found = 0
-    for name in CpuModel.names():
-        model = CpuModel.named(name)
-        rows = model.components
-        if any(rows.get(c) is None or rows[c].offset != offset for c, (offset, _) in group.layout.offsets.items()):
-            continue
-        found |= sum(
-            1 << c for c, row in rows.items()
-            if c > 1 and row.offset is not None and group.layout.size <= row.offset < size and not mask >> c & 1
-        )
-    return found
-
-
 def _by_size(facts: Facts, warnings: "list[str]") -> Choice:
     # XCR0 unknown: masks that known CPUs enable, the whole of XCR0 and every prefix of it.
-    found: "dict[tuple[object, ...], _Group]" = {}
-    for name in CpuModel.names():
-        model = CpuModel.named(name)
-        whole = model.xcr0_mask | _LEGACY
-        top = _USER.bit_length()
-        for mask in {int(whole & ((1 << bits) - 1)) for bits in range(2, top + 1)} | {int(whole)}:
-            try:
-                layout = Layout(model, mask, STANDARD)
-            except LayoutError:
-                continue
-            if layout.size == facts.size and not facts.xstate_bv & ~(mask | _FORMAT_BIT):
-                key = (mask, *layout.offsets.items())
-                if key in found:
-                    found[key].add(model, layout)
-                else:
-                    found[key] = _Group(model, layout)
-    # The widest mask decodes most; a narrower one of the same size differs in nothing that it has.
-    pool = sorted(found.values(), key=lambda group: -group.layout.mask.bit_count())
+    pool = groups_of_size(facts.size, facts.xstate_bv)
     rule = f"size {facts.size} (XCR0 unknown)"
     if facts.exact and pool:
         narrowed, rule = _hinted(pool, facts, rule)
-        warnings.append(f"no XCR0 with the {facts.what}: {ComponentMask(narrowed[0].layout.mask)} is assumed from its size")
+        mask = narrowed[0].layout.mask
+        warnings.append(f"no XCR0 with the {facts.what}: {mask} is assumed from its size")
         return Choice(narrowed[0].layout, Evidence(rule, "assumed"), tuple(warnings))
-    if facts.xstate_bv & ~_LEGACY and not facts.xstate_bv & ~_USER:
-        used = facts.xstate_bv | _LEGACY
+    if facts.xstate_bv & ~LEGACY and not facts.xstate_bv & ~USER:
+        used = facts.xstate_bv | LEGACY
         choice = _by_mask(facts, used, warnings)
-        return Choice(choice.layout, Evidence(f"XSTATE_BV {facts.xstate_bv:#x} (XCR0 unknown)", "assumed"), choice.warnings)
+        rule = f"XSTATE_BV {facts.xstate_bv:#x} (XCR0 unknown)"
+        return Choice(choice.layout, Evidence(rule, "assumed"), choice.warnings)
     return _undecodable(facts, facts.xstate_bv, warnings)
 
 
 def _undecodable(facts: Facts, mask: int, warnings: "list[str]") -> Choice:
-    usable = mask & 7 | _LEGACY
+    usable = mask & 7 | LEGACY
     if facts.size < _AVX_END:
-        usable &= _LEGACY
+        usable &= LEGACY
     rest = mask & ~usable & ~_FORMAT_BIT
     if rest:
         warnings.append(f"no known CPU has {_named(rest)} in an area of {facts.size:,} bytes: not decoded")
