@@ -69,9 +69,10 @@ def test_thread_by_thread_holds_little(core):
 def test_threads_load_no_numpy(core):
     import subprocess
 
+    heavy = {"numpy", "json", "dataclasses", "typing", "inspect", "re", "lzma", "gzip"}
     program = (
-        f"import sys, xsave\nfor t in xsave.open({str(core)!r}).threads: t.area, t.pc\n"
-        "assert not {'numpy', 'json', 'dataclasses', 'typing', 'inspect', 're', 'lzma', 'gzip'} & set(sys.modules) - before"
+        "import sys; before = set(sys.modules)\nimport xsave\n"
+        f"for t in xsave.open({str(core)!r}).threads: t.area, t.pc\n"
+        f"assert not {heavy!r} & (set(sys.modules) - before)"
     )
-    program = "import sys; before = set(sys.modules)\n" + program
     subprocess.run([sys.executable, "-c", program], check=True)

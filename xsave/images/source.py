@@ -25,8 +25,8 @@ _FAR = (1 << 62) - 1
 
 class Source:
     """Bytes at offsets. `name` for messages; `size` in bytes, or None while a stream's end is unknown;
-    `seekable` if reading anywhere costs nothing; `warnings`, what was found wrong with the transport; `damaged`, whether
-    bytes are missing because of that.
+    `seekable` if reading anywhere costs nothing; `warnings`, what was found wrong with the transport; `damaged`,
+    whether bytes are missing because of that.
     """
 
     name: str
