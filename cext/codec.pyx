@@ -59,7 +59,7 @@ cdef extern from "copy.h" nogil:
     ctypedef void (*xs_mover)(const xs_runs *runs, const uint8_t *from_, uint8_t *to, int legacy, uint64_t kept,
                               uint64_t xcomp_bv) noexcept nogil
     ctypedef void (*xs_streamer)(const xs_runs *runs, const uint8_t *from_, uint8_t *to, int legacy, uint64_t kept,
-                                 uint64_t xcomp_bv, size_t ahead, xs_stream *stream) noexcept nogil
+                                 uint64_t xcomp_bv, size_t ahead, size_t step, size_t edges, xs_stream *stream) noexcept nogil
     ctypedef struct xs_wide:
         uint64_t bit[3]
         uint32_t from_ "from" [3]
@@ -75,7 +75,6 @@ cdef extern from "copy.h" nogil:
     void xs_stream_flush(xs_stream *stream)
     void xs_fence()
     void xs_prefetch(const void *p)
-    void xs_prefetch_target(const xs_runs *runs, const uint8_t *to)
     double xs_seconds()
 
 cdef extern from "dict.h":
@@ -93,9 +92,20 @@ cdef enum:
     PARTS = 3           # a register lies in three components at most
     PLANS = 64          # move lists that one source layout holds
     FCW_INIT = 0x37F
-    STREAM_MIN = 4 << 20    # bytes in and out of a batch below which ordinary stores need no proof
-    TRIAL_BYTES = 512 << 10
-    TRIALS = 4
+    GIL_MIN = 16 << 10      # a batch of fewer bytes is done before the GIL could be handed over
+    FAR_MIN = 256 << 10     # bytes of a batch from which headers are fetched ahead
+    STREAM_MIN = 16 << 20   # bytes in and out of a batch below which ordinary stores need no proof
+    TRIAL_BYTES = 256 << 10
+    TRIALS = 3              # blocks a way
+    SPARSE_ROWS = 4         # how far ahead the source of rows with little in use is fetched
+    EDGE_ROWS = 4           # how far ahead a row's half-written lines are fetched
+
+# The ways of writing a large batch.
+cdef enum:
+    ORDINARY = 0
+    STREAMED = 1            # non-temporal stores
+    FETCHED = 2             # and the source fetched one row ahead
+    WAYS = 3
 
 cdef uint64_t FORMAT_BIT = <uint64_t>1 << 63
 cdef uint64_t NO_RUNS = <uint64_t>1 << 63      # no area has this bit in use: runs yet to be made
@@ -313,17 +323,17 @@ cdef inline void move_area(Plan plan, const uint8_t *area, uint8_t *out, xs_runs
         MOVER(runs, area, out, 0, 0, 0)
 
 
-cdef inline void stream_area(Plan plan, const uint8_t *area, uint8_t *out, xs_runs *runs, size_t ahead,
-                             xs_stream *stream) noexcept nogil:
+cdef inline void stream_area(Plan plan, const uint8_t *area, uint8_t *out, xs_runs *runs, size_t ahead, size_t step,
+                             size_t edges, xs_stream *stream) noexcept nogil:
     cdef uint64_t live = load_le64(area + HEADER_OFFSET)
     if live & plan.moves.bits != runs.live:
         xs_make_runs(&plan.moves, live & plan.moves.bits, runs)
     if live & plan.held & LEGACY_BITS == LEGACY_BITS:
-        STREAMER(runs, area, out, 1, live & plan.held, plan.xcomp_bv, ahead, stream)
+        STREAMER(runs, area, out, 1, live & plan.held, plan.xcomp_bv, ahead, step, edges, stream)
     else:
         xs_stream_flush(stream)
         move_legacy(plan, area, out, live)
-        STREAMER(runs, area, out, 0, 0, 0, ahead, stream)
+        STREAMER(runs, area, out, 0, 0, 0, ahead, step, edges, stream)
 
 
 cdef int check_rows(Plan plan, const uint8_t *rows, Py_ssize_t stride, Py_ssize_t count, bint drop,
@@ -332,7 +342,7 @@ cdef int check_rows(Plan plan, const uint8_t *rows, Py_ssize_t stride, Py_ssize_
     cdef Py_ssize_t i
     cdef int status
     cdef const uint8_t *area = rows
-    cdef bint far = count * stride > STREAM_MIN
+    cdef bint far = count * stride > FAR_MIN
     for i in range(count):
         if far:
             xs_prefetch(area + 16 * stride + HEADER_OFFSET)
@@ -355,8 +365,11 @@ cdef object raise_lost(Plan plan, uint64_t lost, Py_ssize_t row):
                       "it out")
 
 
+cdef str RAISE = "raise"
+
+
 cdef bint parse_lost(lost) except -1:
-    if lost == "raise":
+    if lost is RAISE or lost == RAISE:
         return False
     if lost == "drop":
         return True
@@ -483,8 +496,11 @@ def transcode_many(buffers, Layout source not None, Layout target not None, out=
     cdef int status
     rows_of(buffers, &view, False, source.shape.size, "buffers", &count, &stride)
     try:
-        with nogil:
+        if count * stride < GIL_MIN:
             status = check_rows(plan, <const uint8_t *>view.buf, stride, count, drop, &culprit, &gone)
+        else:
+            with nogil:
+                status = check_rows(plan, <const uint8_t *>view.buf, stride, count, drop, &culprit, &gone)
         if status == LOST:
             raise_lost(plan, gone, culprit)
         if status != OK:
@@ -498,6 +514,9 @@ def transcode_many(buffers, Layout source not None, Layout target not None, out=
             if rows != count:
                 raise ValueError(f"out has {rows} rows for {count} areas")
             check_apart(&view, &into)
+            if not fresh and count * stride < GIL_MIN:
+                move_rows(plan, <const uint8_t *>view.buf, stride, <uint8_t *>into.buf, step, count)
+                return out
             with nogil:
                 if fresh:
                     for i in range(count):
@@ -512,56 +531,65 @@ def transcode_many(buffers, Layout source not None, Layout target not None, out=
 
 cdef void move_rows(Plan plan, const uint8_t *rows, Py_ssize_t stride, uint8_t *out, Py_ssize_t step,
                     Py_ssize_t count) noexcept nogil:
-    # Ordinary stores while it fits the caches. From a size on where that may change, the first blocks are moved
-    # one way and the other, and the rest the way that took less time on this machine, now.
+    # Ordinary stores while it fits the caches. From a size on where that may change, the first blocks are moved in
+    # each of the ways in turn, and the rest in the way that took the least time on this machine, now.
     cdef xs_runs runs
-    cdef xs_stream stream
     cdef Py_ssize_t i = 0, block, end
-    cdef double started, ordinary = 0, streaming = 0
-    cdef int trial
+    cdef double started, spent
+    cdef double least[WAYS]
+    cdef int way, trial
     runs.live = NO_RUNS
     if STREAMER == NULL or count * (stride + step) < STREAM_MIN:
-        while i < count:
-            move_area(plan, rows + i * stride, out + i * step, &runs)
-            i += 1
+        some_rows(plan, rows, stride, out, step, 0, count, count, ORDINARY, &runs)
+        return
+    for way in range(WAYS):
+        least[way] = 1e9
+    block = max(TRIAL_BYTES // (stride + step), 1)
+    for trial in range(TRIALS * WAYS):
+        way = trial % WAYS
+        end = min(i + block, count)
+        if end - i < block:
+            break
+        started = xs_seconds()
+        some_rows(plan, rows, stride, out, step, i, end, count, way, &runs)
+        spent = xs_seconds() - started
+        least[way] = min(least[way], spent)
+        i = end
+    trial = ORDINARY
+    for way in range(WAYS):
+        if least[way] < least[trial]:
+            trial = way
+    some_rows(plan, rows, stride, out, step, i, count, count, trial, &runs)
+
+
+cdef Py_ssize_t live_bytes(Plan plan, const uint8_t *area) noexcept nogil:
+    cdef uint64_t live = load_le64(area + HEADER_OFFSET)
+    cdef Py_ssize_t total = HEADER_END
+    cdef int i
+    for i in range(plan.moves.count):
+        if live & plan.moves.item[i].bit:
+            total += plan.moves.item[i].length
+    return total
+
+
+cdef void some_rows(Plan plan, const uint8_t *rows, Py_ssize_t stride, uint8_t *out, Py_ssize_t step, Py_ssize_t begin,
+                    Py_ssize_t end, Py_ssize_t count, int way, xs_runs *runs) noexcept nogil:
+    cdef xs_stream stream
+    cdef Py_ssize_t i
+    cdef Py_ssize_t ahead = 0
+    if way == ORDINARY:
+        for i in range(begin, end):
+            move_area(plan, rows + i * stride, out + i * step, runs)
         return
     stream.at = NULL
     stream.begin = 0
-    block = max(TRIAL_BYTES // (stride + step), 1)
-    for trial in range(TRIALS):
-        end = min(i + block, count)
-        started = xs_seconds()
-        if trial & 1:
-            i = stream_rows(plan, rows, stride, out, step, i, end, count, &runs, &stream)
-            streaming += xs_seconds() - started
-        else:
-            i = plain_rows(plan, rows, stride, out, step, i, end, &runs)
-            ordinary += xs_seconds() - started
-    if streaming < ordinary:
-        stream_rows(plan, rows, stride, out, step, i, count, count, &runs, &stream)
-    else:
-        plain_rows(plan, rows, stride, out, step, i, count, &runs)
-
-
-cdef Py_ssize_t plain_rows(Plan plan, const uint8_t *rows, Py_ssize_t stride, uint8_t *out, Py_ssize_t step,
-                           Py_ssize_t begin, Py_ssize_t end, xs_runs *runs) noexcept nogil:
-    cdef Py_ssize_t i
+    if way == FETCHED and begin < end:
+        # The less a row moves, the sooner the next one is there.
+        ahead = 1 if 2 * live_bytes(plan, rows + begin * stride) > stride else SPARSE_ROWS
     for i in range(begin, end):
-        move_area(plan, rows + i * stride, out + i * step, runs)
-    return end
-
-
-cdef Py_ssize_t stream_rows(Plan plan, const uint8_t *rows, Py_ssize_t stride, uint8_t *out, Py_ssize_t step,
-                            Py_ssize_t begin, Py_ssize_t end, Py_ssize_t count, xs_runs *runs,
-                            xs_stream *stream) noexcept nogil:
-    cdef Py_ssize_t i
-    for i in range(begin, end):
-        stream_area(plan, rows + i * stride, out + i * step, runs, stride if i + 1 < count else 0, stream)
-    xs_stream_flush(stream)
-    stream.at = NULL
-    stream.begin = 0
+        stream_area(plan, rows + i * stride, out + i * step, runs, ahead * stride if i + ahead < count else 0, step, EDGE_ROWS if i + EDGE_ROWS < count else 0, &stream)
+    xs_stream_flush(&stream)
     xs_fence()
-    return end
 
 
 # --- area to values -----------------------------------------------------------------------------------------
@@ -1046,21 +1074,24 @@ cdef void decode_rows(Columns columns, const uint8_t *rows, Py_ssize_t stride, P
     # Ordinary stores, or streaming ones where the first blocks of a large batch show that they are faster.
     cdef Py_ssize_t i = 0, end
     cdef Py_ssize_t block = max(TRIAL_BYTES // (2 * stride), 1)
-    cdef double started
-    cdef double spent[2]
+    cdef double started, spent
+    cdef double least[2]
     cdef int trial
     cdef int stream = 0
-    spent[0] = spent[1] = 0
-    if STREAMER != NULL and columns.aligned and 2 * count * stride >= STREAM_MIN:
-        for trial in range(TRIALS):
+    least[0] = least[1] = 1e9
+    if STREAMER != NULL and columns.aligned and columns.wides and 2 * count * stride >= STREAM_MIN:
+        for trial in range(TRIALS * 2):
             stream = trial & 1
             end = min(i + block, count)
+            if end - i < block:
+                break
             started = xs_seconds()
             while i < end:
                 decode_row(columns, rows + i * stride, i, stream)
                 i += 1
-            spent[stream] += xs_seconds() - started
-        stream = spent[1] < spent[0]
+            spent = xs_seconds() - started
+            least[stream] = min(least[stream], spent)
+        stream = least[1] < least[0]
     while i < count:
         decode_row(columns, rows + i * stride, i, stream)
         i += 1
@@ -1118,7 +1149,7 @@ def decode_many(buffers, Layout layout not None, registers=None, out=None):
     rows_of(buffers, &view, False, layout.shape.size, "buffers", &count, &stride)
     try:
         rows = <const uint8_t *>view.buf
-        far = count * stride > STREAM_MIN
+        far = count * stride > FAR_MIN
         with nogil:
             for i in range(count):
                 if far:

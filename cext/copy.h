@@ -67,9 +67,11 @@ typedef struct {
 /* The runs of one area. `legacy`: first the used bytes of the legacy region too, zero up to the header, and the
  * header {kept, xcomp_bv, 0...}; without it the caller has written those 576 bytes. */
 typedef void (*xs_mover)(const xs_runs *runs, const uint8_t *from, uint8_t *to, int legacy, uint64_t kept, uint64_t xcomp_bv);
-/* The same by non-temporal stores of whole lines, `ahead` bytes of source fetched before they are needed. */
+/* The same by non-temporal stores of whole lines. `ahead`: source bytes fetched that far before they are needed, 0:
+ * none. `step`: bytes to the next row; `edges`: how many rows ahead the lines are fetched that only a part of will be
+ * written, by ordinary stores that would wait for them. */
 typedef void (*xs_streamer)(const xs_runs *runs, const uint8_t *from, uint8_t *to, int legacy, uint64_t kept,
-                            uint64_t xcomp_bv, size_t ahead, xs_stream *stream);
+                            uint64_t xcomp_bv, size_t ahead, size_t step, size_t edges, xs_stream *stream);
 
 static inline void xs_legacy_plain(const uint8_t *from, uint8_t *to, uint64_t kept, uint64_t xcomp_bv)
 {
@@ -264,9 +266,29 @@ static inline XS_512 __attribute__((always_inline)) void xs_put(xs_stream *strea
     stream->at = to + length;
 }
 
-static XS_512 void xs_stream_512(const xs_runs *runs, const uint8_t *from, uint8_t *to, int legacy, uint64_t kept,
-                                 uint64_t xcomp_bv, size_t ahead, xs_stream *stream)
+/* Fetches, for writing, the lines in which this row's runs begin or end without filling them, `edges` rows ahead. */
+static inline void xs_fetch_edges(const xs_runs *runs, uint8_t *to, size_t step, size_t edges)
 {
+    size_t end = XS_HEADER_END;
+    for (int i = 0; i < runs->count; i++) {
+        size_t begin = runs->item[i].to;
+        if (begin != end) {
+            if ((uintptr_t)(to + end) & (XS_LINE - 1))
+                __builtin_prefetch(to + end + edges * step, 1, 3);
+            if ((uintptr_t)(to + begin) & (XS_LINE - 1))
+                __builtin_prefetch(to + begin + edges * step, 1, 3);
+        }
+        end = begin + runs->item[i].length;
+    }
+    if (end != step && ((uintptr_t)(to + end) & (XS_LINE - 1)))
+        __builtin_prefetch(to + end + edges * step, 1, 3);
+}
+
+static XS_512 void xs_stream_512(const xs_runs *runs, const uint8_t *from, uint8_t *to, int legacy, uint64_t kept,
+                                 uint64_t xcomp_bv, size_t ahead, size_t step, size_t edges, xs_stream *stream)
+{
+    if (edges)
+        xs_fetch_edges(runs, to, step, edges);
     if (legacy) {
         uint8_t tail[XS_HEADER_END - XS_LEGACY_USED] = {0};
         memcpy(tail + XS_HEADER - XS_LEGACY_USED, &kept, 8);
@@ -328,15 +350,5 @@ static inline void xs_fence(void) {}
 #endif
 
 static inline void xs_prefetch(const void *p) { __builtin_prefetch(p, 0, 3); }
-
-/* The lines that the next area's bytes will go to, so that their stores do not wait. */
-static inline void xs_prefetch_target(const xs_runs *runs, const uint8_t *to)
-{
-    for (uint32_t at = 0; at < XS_HEADER_END; at += XS_LINE)
-        __builtin_prefetch(to + at, 1, 3);
-    for (int i = 0; i < runs->count; i++)
-        for (uint32_t at = 0; at < runs->item[i].length; at += XS_LINE)
-            __builtin_prefetch(to + runs->item[i].to + at, 1, 3);
-}
 
 #endif
