@@ -66,9 +66,12 @@ cdef extern from "copy.h" nogil:
         uint32_t parts
         uint32_t width
         uint8_t *data
-    ctypedef void (*xs_widener)(const xs_wide *list, int count, const uint8_t *area, uint64_t live, size_t row,
-                                int stream) noexcept nogil
+    ctypedef void (*xs_widener)(const xs_wide *column, const uint8_t *areas, size_t stride, const uint64_t *live,
+                                size_t count, uint8_t *to, int stream) noexcept nogil
     xs_widener xs_choose_widener()
+    void xs_numbers(const uint8_t *from_, size_t stride, const uint64_t *live, uint64_t need, size_t count, uint8_t *to,
+                    uint32_t width, uint32_t step, uint64_t mask, int shift, uint64_t initial)
+    void xs_tens(const uint8_t *from_, size_t stride, const uint64_t *live, uint64_t bit, size_t count, uint8_t *to)
     void xs_make_runs(const xs_moves *list, uint64_t live, xs_runs *runs)
     xs_mover xs_choose_mover()
     xs_streamer xs_choose_streamer()
@@ -81,7 +84,8 @@ cdef extern from "dict.h":
     int xs_dict_set(object d, PyObject *key, object value, Py_hash_t hash) except -1
 
 __all__ = [
-    "decode", "decode_many", "encode", "encode_many", "same_state", "same_state_many", "transcode", "transcode_many",
+    "ColumnWriter", "decode", "decode_many", "encode", "encode_many", "same_state", "same_state_many", "transcode",
+    "transcode_many",
 ]
 
 cdef enum:
@@ -97,6 +101,9 @@ cdef enum:
     STREAM_MIN = 16 << 20   # bytes in and out of a batch below which ordinary stores need no proof
     TRIAL_BYTES = 256 << 10
     TRIALS = 3              # blocks a way
+    BLOCK = 32              # areas that become columns together
+    BLOCK_TRIALS = 12       # blocks a way
+    X87_SLOT = 10
     SPARSE_ROWS = 4         # how far ahead the source of rows with little in use is fetched
     EDGE_ROWS = 4           # how far ahead a row's half-written lines are fetched
 
@@ -1046,55 +1053,85 @@ cdef inline void store_scalar(uint8_t *p, uint32_t width, uint64_t value) noexce
         p[0] = <uint8_t>value
 
 
-cdef void decode_row(Columns columns, const uint8_t *area, Py_ssize_t row, int stream) noexcept nogil:
-    cdef uint64_t live = load_le64(area + HEADER_OFFSET)
-    cdef const Column *column
-    cdef const Op *op
-    cdef uint8_t *out
+cdef void decode_block(Columns columns, const uint8_t *areas, Py_ssize_t stride, Py_ssize_t row, Py_ssize_t count,
+                       int stream, const uint8_t *next) noexcept nogil:
+    # Column by column over a block that fits the caches, while the lines from `next` on (NULL: none) are fetched.
+    cdef uint64_t live[BLOCK]
+    cdef Py_ssize_t i, k
+    cdef Py_ssize_t lines = 0
+    cdef Py_ssize_t total = columns.count + columns.wides
+    cdef xs_wide *wide
+    if next != NULL:
+        lines = count * stride // XS_LINE // max(total, 1) + 1
+    for i in range(count):
+        live[i] = load_le64(areas + i * stride + HEADER_OFFSET)
+    for k in range(columns.count):
+        decode_column(&columns.item[k], areas, stride, live, row, count)
+        for i in range(lines):
+            xs_prefetch(next + i * XS_LINE)
+        next += lines * XS_LINE
+    for k in range(columns.wides):
+        wide = &columns.wide[k]
+        WIDENER(wide, areas, stride, live, count, wide.data + row * <Py_ssize_t>wide.width, stream)
+        for i in range(lines):
+            xs_prefetch(next + i * XS_LINE)
+        next += lines * XS_LINE
+
+
+cdef void decode_column(const Column *column, const uint8_t *areas, Py_ssize_t stride, const uint64_t *live,
+                        Py_ssize_t row, Py_ssize_t count) noexcept nogil:
+    cdef const Op *op = &column.op
+    cdef uint8_t *out = column.data + row * <Py_ssize_t>column.step
+    cdef const uint8_t *area = areas
     cdef Py_ssize_t i
-    for i in range(columns.count):
-        column = &columns.item[i]
-        op = &column.op
-        out = column.data + row * column.step
-        if op.scalar:
-            store_scalar(out, column.step, read_scalar(op, area) if op.need == 0 or live & op.need else column.initial)
-        elif live & op.need:
-            if op.parts == 1 and op.part[0].width == op.width:
+    cdef bint whole = op.parts == 1 and op.part[0].width == op.width
+    if op.scalar:
+        xs_numbers(areas + op.part[0].offset, stride, live, op.need, count, out, op.width, column.step, op.mask, op.shift,
+                   column.initial)
+        return
+    if whole and op.width == X87_SLOT:
+        xs_tens(areas + op.part[0].offset, stride, live, op.need, count, out)
+        return
+    for i in range(count):
+        if live[i] & op.need:
+            if whole:
                 memcpy(out, area + op.part[0].offset, op.width)
             else:
-                read_bytes(op, area, live, out)
+                read_bytes(op, area, live[i], out)
         elif column.image != NULL:
             memcpy(out, column.image, op.width)
         else:
             memset(out, 0, op.width)
-    WIDENER(columns.wide, columns.wides, area, live, row, stream)
+        area += stride
+        out += column.step
 
 
-cdef void decode_rows(Columns columns, const uint8_t *rows, Py_ssize_t stride, Py_ssize_t count) noexcept nogil:
+cdef void decode_rows(Columns columns, const uint8_t *rows, Py_ssize_t stride, Py_ssize_t first,
+                      Py_ssize_t count) noexcept nogil:
     # Ordinary stores, or streaming ones where the first blocks of a large batch show that they are faster.
-    cdef Py_ssize_t i = 0, end
-    cdef Py_ssize_t block = max(TRIAL_BYTES // (2 * stride), 1)
+    cdef Py_ssize_t i = 0, some
     cdef double started, spent
     cdef double least[2]
-    cdef int trial
+    cdef int trial = 0
     cdef int stream = 0
+    cdef bint far = count * stride > FAR_MIN
+    cdef bint tries = (STREAMER != NULL and columns.aligned and columns.wides > 0
+                       and 2 * count * stride >= STREAM_MIN)
     least[0] = least[1] = 1e9
-    if STREAMER != NULL and columns.aligned and columns.wides and 2 * count * stride >= STREAM_MIN:
-        for trial in range(TRIALS * 2):
+    while i < count:
+        some = min(<Py_ssize_t>BLOCK, count - i)
+        if tries and trial < 2 * BLOCK_TRIALS:
             stream = trial & 1
-            end = min(i + block, count)
-            if end - i < block:
-                break
             started = xs_seconds()
-            while i < end:
-                decode_row(columns, rows + i * stride, i, stream)
-                i += 1
+        decode_block(columns, rows + i * stride, stride, first + i, some, stream,
+                     rows + (i + some) * stride if far and i + 2 * BLOCK < count else NULL)
+        if tries and trial < 2 * BLOCK_TRIALS:
             spent = xs_seconds() - started
             least[stream] = min(least[stream], spent)
-        stream = least[1] < least[0]
-    while i < count:
-        decode_row(columns, rows + i * stride, i, stream)
-        i += 1
+            trial += 1
+            if trial == 2 * BLOCK_TRIALS:
+                stream = least[1] < least[0]
+        i += some
     if columns.wides:
         xs_fence()
 
@@ -1142,34 +1179,76 @@ def decode_many(buffers, Layout layout not None, registers=None, out=None):
     cdef Py_buffer view
     cdef Decoder decoder = find_decoder(layout, registers)
     cdef Columns columns
-    cdef Py_ssize_t count = 0, stride = 0, i, culprit = -1
-    cdef int status = OK
-    cdef const uint8_t *rows
-    cdef bint far
+    cdef Py_ssize_t count = 0, stride = 0, i
     rows_of(buffers, &view, False, layout.shape.size, "buffers", &count, &stride)
     try:
-        rows = <const uint8_t *>view.buf
-        far = count * stride > FAR_MIN
-        with nogil:
-            for i in range(count):
-                if far:
-                    xs_prefetch(rows + (i + 16) * stride + HEADER_OFFSET)
-                status = check_header(rows + i * stride, &layout.shape)
-                if status != OK:
-                    culprit = i
-                    break
-        if status != OK:
-            raise_header(status, rows + culprit * stride, &layout.shape, culprit)
+        check_areas(layout, &view, count, stride)
         if out is None:
             out = make_arrays(decoder, count)
         columns = Columns(decoder, out, count)
         for i in range(columns.held):
             check_apart(&view, &columns.views[i])
         with nogil:
-            decode_rows(columns, rows, stride, count)
+            decode_rows(columns, <const uint8_t *>view.buf, stride, 0, count)
         return out
     finally:
         PyBuffer_Release(&view)
+
+
+cdef int check_areas(Layout layout, const Py_buffer *view, Py_ssize_t count, Py_ssize_t stride) except -1:
+    # The headers of all rows, before anything is decoded.
+    cdef const uint8_t *rows = <const uint8_t *>view.buf
+    cdef Py_ssize_t i, culprit = -1
+    cdef int status = OK
+    cdef bint far = count * stride > FAR_MIN
+    with nogil:
+        for i in range(count):
+            if far:
+                xs_prefetch(rows + (i + 16) * stride + HEADER_OFFSET)
+            status = check_header(rows + i * stride, &layout.shape)
+            if status != OK:
+                culprit = i
+                break
+    if status != OK:
+        raise_header(status, rows + culprit * stride, &layout.shape, culprit)
+    return 0
+
+
+@cython.final
+cdef class ColumnWriter:
+    """`decode_many` in instalments: columns of `rows` rows that are filled block by block.
+
+    `ColumnWriter(layout, registers, out, rows)`: `registers` and `out` as in `decode_many`, arrays of `rows` rows. They
+    are held as long as the writer lives. Raises: as `decode_many`.
+    """
+
+    cdef Layout layout
+    cdef Columns columns
+    cdef Py_ssize_t rows
+
+    def __cinit__(self, Layout layout not None, registers, dict out not None, Py_ssize_t rows):
+        self.layout = layout
+        self.rows = rows
+        self.columns = Columns(find_decoder(layout, registers), out, rows)
+
+    def fill(self, buffers, Py_ssize_t first):
+        """Decodes a C-contiguous (N, stride) uint8 buffer of areas into the rows from `first` on.
+
+        Raises: as `decode_many`, and `IndexError` for rows that the columns do not have.
+        """
+        cdef Py_buffer view
+        cdef Py_ssize_t count = 0, stride = 0, i
+        rows_of(buffers, &view, False, self.layout.shape.size, "buffers", &count, &stride)
+        try:
+            if first < 0 or count > self.rows - first:
+                raise IndexError(f"rows {first} to {first + count} of columns of {self.rows}")
+            check_areas(self.layout, &view, count, stride)
+            for i in range(self.columns.held):
+                check_apart(&view, &self.columns.views[i])
+            with nogil:
+                decode_rows(self.columns, <const uint8_t *>view.buf, stride, first, count)
+        finally:
+            PyBuffer_Release(&view)
 
 
 cdef int check_columns(list held, Layout layout) except -1:

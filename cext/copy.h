@@ -100,26 +100,70 @@ typedef struct {
     uint8_t *data;
 } xs_wide;
 
-typedef void (*xs_widener)(const xs_wide *list, int count, const uint8_t *area, uint64_t live, size_t row, int stream);
+/* A column of numbers: the little-endian field of `width` bytes at `from` of every area, cut by `mask` and `shift`, as
+ * `step` bytes; `initial` in rows that have none of `need` in use (0: always read). */
+#define XS_NUMBERS(IN, OUT)                                                                                   \
+    for (size_t i = 0; i < count; i++, from += stride) {                                                      \
+        IN in;                                                                                                \
+        memcpy(&in, from, sizeof in);                                                                         \
+        OUT out = (OUT)(!need || (live[i] & need) ? (in & mask) >> shift : initial);                          \
+        memcpy(to + i * sizeof out, &out, sizeof out);                                                        \
+    }
 
-static inline void xs_wide_plain(const xs_wide *list, int count, const uint8_t *area, uint64_t live, size_t row, int stream)
+static inline void xs_numbers(const uint8_t *from, size_t stride, const uint64_t *live, uint64_t need, size_t count,
+                              uint8_t *to, uint32_t width, uint32_t step, uint64_t mask, int shift, uint64_t initial)
+{
+    switch (width << 4 | step) {
+    case 0x88: XS_NUMBERS(uint64_t, uint64_t) break;
+    case 0x84: XS_NUMBERS(uint64_t, uint32_t) break;
+    case 0x82: XS_NUMBERS(uint64_t, uint16_t) break;
+    case 0x81: XS_NUMBERS(uint64_t, uint8_t) break;
+    case 0x44: XS_NUMBERS(uint32_t, uint32_t) break;
+    case 0x42: XS_NUMBERS(uint32_t, uint16_t) break;
+    case 0x41: XS_NUMBERS(uint32_t, uint8_t) break;
+    case 0x22: XS_NUMBERS(uint16_t, uint16_t) break;
+    case 0x21: XS_NUMBERS(uint16_t, uint8_t) break;
+    default: XS_NUMBERS(uint8_t, uint8_t) break;
+    }
+}
+
+/* A column of x87 registers: ten bytes a row, zero in rows that do not have `bit` in use. */
+static inline void xs_tens(const uint8_t *from, size_t stride, const uint64_t *live, uint64_t bit, size_t count, uint8_t *to)
+{
+    for (size_t i = 0; i < count; i++, from += stride, to += 10) {
+        uint64_t low;
+        uint16_t high;
+        memcpy(&low, from, 8);
+        memcpy(&high, from + 8, 2);
+        low = live[i] & bit ? low : 0;
+        high = live[i] & bit ? high : 0;
+        memcpy(to, &low, 8);
+        memcpy(to + 8, &high, 2);
+    }
+}
+
+/* One column's rows of a block of areas: `count` of them from `areas` on, `stride` bytes apart, `live` their XSTATE_BV. */
+typedef void (*xs_widener)(const xs_wide *column, const uint8_t *areas, size_t stride, const uint64_t *live, size_t count,
+                           uint8_t *to, int stream);
+
+static inline void xs_wide_plain(const xs_wide *w, const uint8_t *areas, size_t stride, const uint64_t *live, size_t count,
+                                 uint8_t *to, int stream)
 {
     (void)stream;
-    for (const xs_wide *w = list; w < list + count; w++) {
-        uint8_t *to = w->data + row * w->width;
+    for (size_t i = 0; i < count; i++, areas += stride, to += w->width) {
         if (w->parts == 1) {
-            if (live & w->bit[0])
-                memcpy(to, area + w->from[0], w->width);
+            if (live[i] & w->bit[0])
+                memcpy(to, areas + w->from[0], w->width);
             else
                 memset(to, 0, w->width);
         } else {
             memset(to, 0, XS_LINE);
-            if (live & w->bit[0])
-                memcpy(to, area + w->from[0], 16);
-            if (live & w->bit[1])
-                memcpy(to + 16, area + w->from[1], 16);
-            if (live & w->bit[2])
-                memcpy(to + 32, area + w->from[2], 32);
+            if (live[i] & w->bit[0])
+                memcpy(to, areas + w->from[0], 16);
+            if (live[i] & w->bit[1])
+                memcpy(to + 16, areas + w->from[1], 16);
+            if (live[i] & w->bit[2])
+                memcpy(to + 32, areas + w->from[2], 32);
         }
     }
 }
@@ -302,30 +346,52 @@ static XS_512 void xs_stream_512(const xs_runs *runs, const uint8_t *from, uint8
         xs_put(stream, to + runs->item[i].to, from + runs->item[i].from, runs->item[i].length, ahead);
 }
 
-static XS_512 void xs_wide_512(const xs_wide *list, int count, const uint8_t *area, uint64_t live, size_t row, int stream)
+static inline XS_512 __attribute__((always_inline)) void xs_store(uint8_t *to, __m512i line, int stream)
 {
-    for (const xs_wide *w = list; w < list + count; w++) {
-        uint8_t *to = w->data + row * w->width;
-        if (w->parts == 3) {
-            __m128i low = _mm_maskz_loadu_epi64(live & w->bit[0] ? 3 : 0, area + w->from[0]);
-            __m128i mid = _mm_maskz_loadu_epi64(live & w->bit[1] ? 3 : 0, area + w->from[1]);
-            __m256i high = _mm256_maskz_loadu_epi64(live & w->bit[2] ? 15 : 0, area + w->from[2]);
+    if (stream)
+        _mm512_stream_si512((void *)to, line);
+    else
+        _mm512_storeu_si512(to, line);
+}
+
+static XS_512 void xs_wide_512(const xs_wide *w, const uint8_t *areas, size_t stride, const uint64_t *live, size_t count,
+                               uint8_t *to, int stream)
+{
+    uint64_t all = ~(uint64_t)0, bits = w->bit[0];
+    for (size_t i = 0; i < count; i++)
+        all &= live[i];
+    if (w->parts == 3)
+        bits |= w->bit[1] | w->bit[2];
+    if (w->parts == 3 && (all & bits) == bits) { /* the usual block: in use in every row */
+        const uint8_t *low = areas + w->from[0], *mid = areas + w->from[1], *high = areas + w->from[2];
+        for (size_t i = 0; i < count; i++, low += stride, mid += stride, high += stride, to += XS_LINE) {
+            __m256i half = _mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)low));
+            half = _mm256_inserti128_si256(half, _mm_loadu_si128((const __m128i *)mid), 1);
+            __m512i line = _mm512_castsi256_si512(half);
+            xs_store(to, _mm512_inserti64x4(line, _mm256_loadu_si256((const __m256i *)high), 1), stream);
+        }
+        return;
+    }
+    if (w->parts == 1 && w->width == XS_LINE && (all & bits)) {
+        const uint8_t *line = areas + w->from[0];
+        for (size_t i = 0; i < count; i++, line += stride, to += XS_LINE)
+            xs_store(to, _mm512_loadu_si512(line), stream);
+        return;
+    }
+    if (w->parts == 3) {
+        for (size_t i = 0; i < count; i++, areas += stride, to += XS_LINE) {
+            __m128i low = _mm_maskz_loadu_epi64(live[i] & w->bit[0] ? 3 : 0, areas + w->from[0]);
+            __m128i mid = _mm_maskz_loadu_epi64(live[i] & w->bit[1] ? 3 : 0, areas + w->from[1]);
+            __m256i high = _mm256_maskz_loadu_epi64(live[i] & w->bit[2] ? 15 : 0, areas + w->from[2]);
             __m256i half = _mm256_inserti128_si256(_mm256_castsi128_si256(low), mid, 1);
-            __m512i all = _mm512_inserti64x4(_mm512_castsi256_si512(half), high, 1);
-            if (stream)
-                _mm512_stream_si512((void *)to, all);
-            else
-                _mm512_storeu_si512(to, all);
-            continue;
+            xs_store(to, _mm512_inserti64x4(_mm512_castsi256_si512(half), high, 1), stream);
         }
-        __mmask8 some = live & w->bit[0] ? 255 : 0;
-        for (uint32_t at = 0; at < w->width; at += XS_LINE) {
-            __m512i line = _mm512_maskz_loadu_epi64(some, area + w->from[0] + at);
-            if (stream)
-                _mm512_stream_si512((void *)(to + at), line);
-            else
-                _mm512_storeu_si512(to + at, line);
-        }
+        return;
+    }
+    for (size_t i = 0; i < count; i++, areas += stride, to += w->width) {
+        __mmask8 some = live[i] & w->bit[0] ? 255 : 0;
+        for (uint32_t at = 0; at < w->width; at += XS_LINE)
+            xs_store(to + at, _mm512_maskz_loadu_epi64(some, areas + w->from[0] + at), stream);
     }
 }
 

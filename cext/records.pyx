@@ -5,10 +5,13 @@ caller as rules. Nothing here reads a file: the caller feeds chunks, and keeps o
 that the notes of a thousand threads pass through without being held.
 """
 
-from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.buffer cimport PyBUF_SIMPLE, PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.mem cimport PyMem_Free, PyMem_Realloc
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy, memset
+
+cdef extern from "<unistd.h>" nogil:
+    ssize_t pread(int descriptor, void *buffer, size_t size, int64_t offset)
 
 cdef extern from "bytes.h" nogil:
     uint32_t load_le32(const void *p)
@@ -394,6 +397,37 @@ cdef void *grown(void *memory, size_t *room, size_t each) except NULL:
         raise MemoryError
     room[0] = more
     return fresh
+
+
+def read_rows(int descriptor, offsets, size, buffer, stride):
+    """Reads `size` bytes at each of the file offsets `offsets` (int64, as bytes) into rows of `buffer`, `stride` apart.
+
+    Returns how many rows were read whole, before the first that was not. Releases the GIL. Raises: `ValueError` where
+    the buffer does not hold the rows.
+    """
+    cdef Py_buffer places, into
+    cdef uint64_t length = size, step = stride, done = 0, count
+    cdef int64_t offset
+    cdef ssize_t got
+    PyObject_GetBuffer(offsets, &places, PyBUF_SIMPLE)
+    try:
+        count = places.len // 8
+        PyObject_GetBuffer(buffer, &into, PyBUF_SIMPLE | PyBUF_WRITABLE)
+        try:
+            if step < length or (count and (count - 1) * step + length > <uint64_t>into.len):
+                raise ValueError(f"{count} rows of {size} bytes, {stride} apart, are not within {into.len} bytes")
+            with nogil:
+                while done < count:
+                    memcpy(&offset, <const uint8_t *>places.buf + 8 * done, 8)
+                    got = pread(descriptor, <uint8_t *>into.buf + done * step, length, offset)
+                    if got < 0 or <uint64_t>got != length:
+                        break
+                    done += 1
+            return done
+        finally:
+            PyBuffer_Release(&into)
+    finally:
+        PyBuffer_Release(&places)
 
 
 def unusual_rows(buffer, offset, stride, count, xcr0, mask):

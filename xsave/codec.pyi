@@ -1,5 +1,5 @@
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal, Protocol, TypeVar, overload
+from typing import Any, Literal, Protocol, TypeVar, final, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,13 @@ def decode_many(
     registers: Iterable[str] | None = None,
     out: dict[str, NDArray[np.unsignedinteger]] | None = None,
 ) -> dict[str, NDArray[np.unsignedinteger]]: ...
+@final
+class ColumnWriter:
+    def __new__(
+        cls, layout: Layout, registers: Iterable[str] | None, out: dict[str, NDArray[Any]], rows: int
+    ) -> ColumnWriter: ...
+    def fill(self, buffers: _Memory, first: int) -> None: ...
+
 def encode_many(
     columns: Mapping[str, NDArray[Any]],
     layout: Layout,

@@ -4,10 +4,10 @@ Notes are read in chunks into one buffer and decoded from where they lie in it. 
 (another layout, a note to repair, no state at all) takes the slow way, one at a time.
 """
 
-from itertools import pairwise
+import math
 
 from xsave._records import rows_using, unusual_rows
-from xsave.codec import decode, decode_many, encode
+from xsave.codec import ColumnWriter, decode, decode_many, encode
 from xsave.errors import ImageError
 from xsave.layout import STANDARD, Layout
 from xsave.registers import REGISTERS
@@ -62,7 +62,7 @@ def image_columns(image: "Image", registers: "Sequence[str] | None") -> "dict[st
         # What the system gives out as zeros costs nothing until somebody writes: most threads use no tiles.
         rare = _rare(bulk.layout)
         columns = {
-            name: (numpy.zeros if name in rare else numpy.empty)((count, *row.shape[1:]), row.dtype)
+            name: _zeros(row.shape[1:], count, row.dtype) if name in rare else numpy.empty((count, *row.shape[1:]), row.dtype)
             for name, row in blank.items()
         }
         slow = _fill(image, bulk, columns, rare, registers)  # type: ignore[arg-type]
@@ -88,6 +88,16 @@ def _widest(image: "Image") -> "Layout":
     return found
 
 
+def _zeros(shape: "tuple[int, ...]", count: int, dtype: "Any") -> "Any":
+    # Pages of zeros from the system itself: a C library may clear memory that it used before.
+    import mmap
+
+    import numpy
+
+    size = max(count * math.prod(shape) * dtype.itemsize, 1)
+    return numpy.frombuffer(mmap.mmap(-1, size), dtype)[: count * math.prod(shape)].reshape(count, *shape)
+
+
 def _large(layout: "Layout") -> int:
     # The large components of a layout whose initial values are zero.
     return sum(
@@ -104,14 +114,20 @@ def _fill(
     image: "CoreImage", bulk: Bulk, columns: "dict[str, Any]", rare: "frozenset[str]", registers: "Sequence[str] | None"
 ) -> "list[int]":
     """Fills the rows of uniform notes and returns the numbers of the threads that are left."""
+    import numpy
+
     layout, size = bulk.layout, bulk.size
     offsets, sizes = memoryview(bulk.offsets).cast("q"), memoryview(bulk.sizes).cast("q")
     count = len(offsets)
+    steps, same = numpy.diff(offsets), numpy.equal(sizes, size)
+    followed, stops = 0, numpy.empty(0, numpy.int64)
     large = _large(layout) if any(name in rare for name in columns) else 0
     narrow = Layout(layout.model, layout.mask & ~large, STANDARD) if large else layout
     usual = [name for name in columns if name not in rare]
-    some = None if registers is None else usual
+    usual_writer = ColumnWriter(narrow, None if registers is None else usual, columns, count) if usual else None
+    whole_writer = ColumnWriter(layout, registers, columns, count) if large else usual_writer
     buffer = memoryview(bytearray(min(max(_CHUNK, 2 * size), count * (size + _CHUNK // 64))))
+    one = memoryview(bytearray(size))
     left: "list[int]" = []
     at = 0
     while at < count:
@@ -119,42 +135,45 @@ def _fill(
             left.append(at)
             at += 1
             continue
-        # Neighbours at one distance: one read, decoded where it lies.
+        # Neighbours at one distance: one read, decoded where it lies. Where a large component follows that most threads
+        # do not use, what stands before it, thread by thread.
         stride = offsets[at + 1] - offsets[at] if at + 1 < count and sizes[at + 1] == size else 0
         if not size <= stride <= len(buffer) // 2:
             stride = size
-        stop = at + 1
-        last = min(count, at + len(buffer) // stride)
-        while stop < last and sizes[stop] == size and offsets[stop] - offsets[stop - 1] == stride:
-            stop += 1
-        rows = stop - at
-        wanted = (rows - 1) * stride + size
-        if image._source.read_into(offsets[at], buffer[:wanted]) < wanted:
-            left += range(at, stop)
-            at = stop
-            continue
-        odd = unusual_rows(buffer, 0, stride, rows, bulk.xcr0, layout.mask)
-        users = set(rows_using(buffer, 0, stride, rows, large)).difference(odd) if large else set()
-        left += [at + row for row in odd]
-        for first, end, whole in _runs(rows, odd, users):
-            names = list(columns) if whole else usual
-            if names:
-                area = buffer[first * stride : end * stride].cast("B", (end - first, stride))
-                out = {name: columns[name][at + first : at + end] for name in names}
-                decode_many(area, layout if whole else narrow, registers if whole else some, out)
+        if stride != followed:
+            followed, stops = stride, numpy.flatnonzero((steps != stride) | ~same[1:]) + 1
+        place = int(stops.searchsorted(at, "right"))
+        end = int(stops[place]) if place < len(stops) else count
+        if large:
+            stride = narrow.size
+            stop = min(end, at + len(buffer) // stride)
+            read = image._source.read_rows(offsets[at:stop], narrow.size, buffer, stride)
+        else:
+            stop = min(end, at + len(buffer) // stride)
+            wanted = (stop - at - 1) * stride + size
+            read = stop - at if image._source.read_into(offsets[at], buffer[:wanted]) == wanted else 0
+        left += range(at + read, stop)
+        odd = unusual_rows(buffer, 0, stride, read, bulk.xcr0, layout.mask)
+        users = rows_using(buffer, 0, stride, read, large) if large else []
+        for row in sorted({*users}.difference(odd)):
+            if whole_writer is not None and image._source.read_into(offsets[at + row], one) == size:
+                whole_writer.fill(one.cast("B", (1, size)), at + row)
+            else:
+                odd.append(row)
+        left += [at + row for row in sorted(odd)]
+        for first, last in _runs(read, sorted({*odd, *users})):
+            if usual_writer is not None:
+                usual_writer.fill(buffer[first * stride : last * stride].cast("B", (last - first, stride)), at + first)
         at = stop
     return left
 
 
-def _runs(rows: int, odd: "list[int]", users: "set[int]") -> "Iterator[tuple[int, int, bool]]":
-    # (first, end, whether they use a large component) of rows that go together; the odd ones are left out.
+def _runs(rows: int, apart: "list[int]") -> "Iterator[tuple[int, int]]":
+    # (first, end) of rows that go together; those apart are left out.
     first = 0
-    for end in [*odd, rows]:
-        changes = (i for i in range(first + 1, end) if (i in users) != (i - 1 in users)) if users else ()
-        marks = [first, *changes, end]
-        for a, b in pairwise(marks):
-            if a < b:
-                yield a, b, a in users
+    for end in [*apart, rows]:
+        if first < end:
+            yield first, end
         first = end + 1
 
 

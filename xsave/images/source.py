@@ -7,6 +7,7 @@ again is held by `retain`, and a stream that has passed the wanted place is open
 
 import os
 
+from xsave._records import read_rows
 from xsave.errors import ImageError, UnsupportedError
 
 TYPE_CHECKING = False
@@ -47,6 +48,14 @@ class Source:
         data = self.read(offset, len(buffer))
         buffer[: len(data)] = data
         return len(data)
+
+    def read_rows(self, offsets: memoryview, size: int, buffer: memoryview, stride: int) -> int:
+        """Reads `size` bytes at each of `offsets` (int64) into rows of `buffer`, `stride` bytes apart; returns how many
+        rows are whole, before the first that is not."""
+        for row, offset in enumerate(offsets):
+            if self.read_into(offset, buffer[row * stride : row * stride + size]) < size:
+                return row
+        return len(offsets)
 
     def retain(self, start: int, end: int) -> int:
         """Makes [start, end) readable as often as wanted and returns where the source ends within it."""
@@ -107,6 +116,9 @@ class FileSource(Source):
                 break
             done += count
         return done
+
+    def read_rows(self, offsets: memoryview, size: int, buffer: memoryview, stride: int) -> int:
+        return read_rows(self._descriptor, offsets, size, buffer, stride)
 
     def close(self) -> None:
         if self._descriptor >= 0:
