@@ -59,7 +59,8 @@ cdef extern from "copy.h" nogil:
     ctypedef void (*xs_mover)(const xs_runs *runs, const uint8_t *from_, uint8_t *to, int legacy, uint64_t kept,
                               uint64_t xcomp_bv) noexcept nogil
     ctypedef void (*xs_streamer)(const xs_runs *runs, const uint8_t *from_, uint8_t *to, int legacy, uint64_t kept,
-                                 uint64_t xcomp_bv, size_t ahead, size_t step, size_t edges, xs_stream *stream) noexcept nogil
+                                 uint64_t xcomp_bv, size_t ahead, size_t step, size_t edges,
+                                 xs_stream *stream) noexcept nogil
     ctypedef struct xs_wide:
         uint64_t bit[3]
         uint32_t from_ "from" [3]
@@ -594,7 +595,8 @@ cdef void some_rows(Plan plan, const uint8_t *rows, Py_ssize_t stride, uint8_t *
         # The less a row moves, the sooner the next one is there.
         ahead = 1 if 2 * live_bytes(plan, rows + begin * stride) > stride else SPARSE_ROWS
     for i in range(begin, end):
-        stream_area(plan, rows + i * stride, out + i * step, runs, ahead * stride if i + ahead < count else 0, step, EDGE_ROWS if i + EDGE_ROWS < count else 0, &stream)
+        stream_area(plan, rows + i * stride, out + i * step, runs, ahead * stride if i + ahead < count else 0, step,
+                    EDGE_ROWS if i + EDGE_ROWS < count else 0, &stream)
     xs_stream_flush(&stream)
     xs_fence()
 
@@ -1086,8 +1088,8 @@ cdef void decode_column(const Column *column, const uint8_t *areas, Py_ssize_t s
     cdef Py_ssize_t i
     cdef bint whole = op.parts == 1 and op.part[0].width == op.width
     if op.scalar:
-        xs_numbers(areas + op.part[0].offset, stride, live, op.need, count, out, op.width, column.step, op.mask, op.shift,
-                   column.initial)
+        xs_numbers(areas + op.part[0].offset, stride, live, op.need, count, out, op.width, column.step, op.mask,
+                   op.shift, column.initial)
         return
     if whole and op.width == X87_SLOT:
         xs_tens(areas + op.part[0].offset, stride, live, op.need, count, out)

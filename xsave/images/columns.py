@@ -61,10 +61,10 @@ def image_columns(image: "Image", registers: "Sequence[str] | None") -> "dict[st
         tids = numpy.frombuffer(bulk.numbers, numpy.int64)
         # What the system gives out as zeros costs nothing until somebody writes: most threads use no tiles.
         rare = _rare(bulk.layout)
-        columns = {
-            name: _zeros(row.shape[1:], count, row.dtype) if name in rare else numpy.empty((count, *row.shape[1:]), row.dtype)
-            for name, row in blank.items()
-        }
+        columns = {}
+        for name, row in blank.items():
+            shape = (count, *row.shape[1:])
+            columns[name] = _zeros(shape, row.dtype) if name in rare else numpy.empty(shape, row.dtype)
         slow = _fill(image, bulk, columns, rare, registers)  # type: ignore[arg-type]
     missing = []
     for index in slow:
@@ -88,14 +88,14 @@ def _widest(image: "Image") -> "Layout":
     return found
 
 
-def _zeros(shape: "tuple[int, ...]", count: int, dtype: "Any") -> "Any":
+def _zeros(shape: "tuple[int, ...]", dtype: "Any") -> "Any":
     # Pages of zeros from the system itself: a C library may clear memory that it used before.
     import mmap
 
     import numpy
 
-    size = max(count * math.prod(shape) * dtype.itemsize, 1)
-    return numpy.frombuffer(mmap.mmap(-1, size), dtype)[: count * math.prod(shape)].reshape(count, *shape)
+    pages = mmap.mmap(-1, max(math.prod(shape) * dtype.itemsize, 1))
+    return numpy.frombuffer(pages, dtype)[: math.prod(shape)].reshape(shape)
 
 
 def _large(layout: "Layout") -> int:
