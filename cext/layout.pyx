@@ -293,7 +293,7 @@ cdef Layout widest_prefix(model, Py_ssize_t length):
     for top in range(COMPONENT_LIMIT, 1, -1):
         if top < COMPONENT_LIMIT and not known >> top & 1:
             continue
-        prefix = known & ((1 << top) - 1) if top < COMPONENT_LIMIT else known
+        prefix = known & ((<uint64_t>1 << top) - 1) if top < COMPONENT_LIMIT else known
         try:
             layout = Layout(model, prefix, STANDARD)
         except LayoutError:
