@@ -80,7 +80,7 @@ fuzz-proof: $(root)/.venv-fuzz/.ready ## the fuzzer finds an out-of-bounds write
 
 $(root)/.venv-fuzz/.ready: $(sdist)
 	@$(INSTRUMENT) $(MAKE) $(root)/.venv-fuzz/.installed VENV=.venv-fuzz PACKAGE="$(sdist)" NEEDS=clang
-	@.venv-fuzz/bin/python -m pip install --quiet -c constraints.txt $(FUZZ_TOOLS) && touch $@
+	@.venv-fuzz/bin/python -m pip install --quiet --quiet -c constraints.txt $(FUZZ_TOOLS) && touch $@
 
 sdist: $(sdist) ## the source distribution, in dist/
 
@@ -88,7 +88,7 @@ wheel: $(sdist) ## a wheel of this machine's kind from the source distribution, 
 	@rm -f dist/*.whl && $(pip:install=wheel) --no-build-isolation --no-deps --wheel-dir dist "$(sdist)"
 
 $(sdist): $(sources) $(shell find tests docs benchmarks -type f ! -name '*.py[cod]' 2>/dev/null) | $(venv)/.made
-	@"$(venv)/bin/python" -m build --no-isolation --sdist --outdir dist . >/dev/null && touch "$(sdist)"
+	@"$(venv)/bin/python" -m build --no-isolation --sdist --outdir dist . >/dev/null 2>&1 && touch "$(sdist)"
 
 $(venv)/.installed: $(needs) $(venv)/.made
 	@echo "installing xsave from $(package)"
