@@ -58,7 +58,7 @@ lint: $(venv)/.installed $(venv)/.lint ## ruff, cython-lint, mypy --strict, stub
 	ruff check --quiet . || status=1; \
 	cython-lint cext xsave || status=1; \
 	mypy || status=1; \
-	(cd "$(venv)" && PYTHONSAFEPATH=1 bin/python -m mypy.stubtest xsave \
+	(cd "$(venv)" && PYTHONSAFEPATH=1 bin/python -m mypy.stubtest xsave --mypy-config-file "$(root)/pyproject.toml" \
 	    --allowlist "$(root)/tests/house/stubtest.txt") || status=1; \
 	exit $$status
 

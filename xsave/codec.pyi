@@ -7,6 +7,17 @@ from typing_extensions import Buffer
 
 from xsave.layout import Layout
 
+__all__ = [
+    "decode",
+    "decode_many",
+    "encode",
+    "encode_many",
+    "same_state",
+    "same_state_many",
+    "transcode",
+    "transcode_many",
+]
+
 class HasLayout(Buffer, Protocol):
     @property
     def layout(self) -> Layout: ...
