@@ -42,6 +42,8 @@ cdef enum:
     MAGIC2 = 0x46505845
     SOFTWARE = 464          # software bytes of a standard area
     AREA_MIN = 576
+    FXSAVE = 512            # bytes of an FXSAVE image
+    XMM = 160               # XMM0 in it, and in an area
     FRAME_MAX = 16384       # xstate_size of a plausible frame
     FRAME_STEP = 64
 
@@ -362,6 +364,68 @@ cdef class NoteTable:
             return None
         return self.records[at].offset, self.records[at].size
 
+    def place(self, index):
+        """File offset of the descriptor that a group begins with. Raises: `IndexError`."""
+        if not 0 <= index < <object>self.group_count:
+            raise IndexError(f"group {index} of {self.group_count}")
+        return self.records[self.starts[<size_t>index]].offset
+
+    def usual_areas(self, window, base, index, ident, beside, size, xcr0, mask):
+        """Where the areas of the groups from `index` on lie in `window`, whose first byte is at file offset `base`.
+
+        A list of positions, one a group, that ends before the first group whose notes are not all in the window; -1
+        for an area that needs a look of its own. Usual is a note `ident` of `size` bytes that `unusual_rows` would
+        not name for `xcr0` and `mask`, and whose XMM0-7 are those of the FXSAVE image beside it: of the first of the
+        notes `beside` that has one, if any has.
+        """
+        cdef Py_buffer view
+        cdef uint64_t length = size, wanted = xcr0, allowed = mask, start = base
+        cdef uint32_t kind = ident
+        cdef size_t group, first, stop, i
+        cdef const uint8_t *bytes_
+        cdef const uint8_t *area
+        cdef const uint8_t *legacy
+        cdef const Record *record
+        cdef bint whole
+        cdef int images[2]
+        cdef int rank, best
+        cdef list found = []
+        images[0], images[1] = beside
+        if not 0 <= index < <object>self.group_count:
+            raise IndexError(f"group {index} of {self.group_count}")
+        PyObject_GetBuffer(window, &view, PyBUF_SIMPLE)
+        try:
+            bytes_ = <const uint8_t *>view.buf
+            for group in range(<size_t>index, self.group_count):
+                first, stop = self._span(group)
+                area = legacy = NULL
+                whole = True
+                best = 2
+                for i in range(first, stop):
+                    record = &self.records[i]
+                    if record.ident != kind and record.ident != <uint32_t>images[0] and \
+                            record.ident != <uint32_t>images[1]:
+                        continue
+                    if record.offset < start or record.offset - start + record.size > <uint64_t>view.len:
+                        whole = False
+                    elif record.ident == kind:
+                        area = bytes_ + (record.offset - start) if record.size == length else NULL
+                    elif record.size >= FXSAVE:
+                        rank = 0 if record.ident == <uint32_t>images[0] else 1
+                        if rank < best:
+                            best = rank
+                            legacy = bytes_ + (record.offset - start)
+                if not whole:
+                    break
+                if area == NULL or length < AREA_MIN or is_unusual(area, wanted, allowed) or \
+                        (legacy != NULL and not same_xmm(area, legacy)):
+                    found.append(-1)
+                else:
+                    found.append(area - bytes_)
+            return found
+        finally:
+            PyBuffer_Release(&view)
+
     def numbers(self):
         """Every group's number as int64, as bytes."""
         cdef size_t i
@@ -430,6 +494,24 @@ def read_rows(int descriptor, offsets, size, buffer, stride):
         PyBuffer_Release(&places)
 
 
+cdef inline bint is_unusual(const uint8_t *area, uint64_t xcr0, uint64_t mask) noexcept nogil:
+    # Not a standard header within `mask`, another XCR0, or neither SSE nor AVX in use.
+    cdef uint64_t rest = 0, in_use = load_le64(area + 512)
+    cdef int j
+    for j in range(520, AREA_MIN, 8):
+        rest |= load_le64(area + j)
+    return rest != 0 or in_use & ~mask != 0 or not in_use & 6 or load_le64(area + SOFTWARE) != xcr0
+
+
+cdef bint same_xmm(const uint8_t *area, const uint8_t *legacy) noexcept nogil:
+    # XMM0-7, which every mode of the CPU has; out of use they are 0.
+    cdef int j
+    cdef uint64_t live = ~<uint64_t>0 if load_le64(area + 512) & 2 else 0, odd = 0
+    for j in range(XMM, XMM + 128, 8):
+        odd |= (load_le64(area + j) & live) ^ load_le64(legacy + j)
+    return odd == 0
+
+
 def unusual_rows(buffer, offset, stride, count, xcr0, mask):
     """Which of `count` areas, `stride` bytes apart from `offset` on, need a look of their own: their numbers.
 
@@ -438,20 +520,14 @@ def unusual_rows(buffer, offset, stride, count, xcr0, mask):
     """
     cdef Py_buffer view
     cdef uint64_t start = offset, step = stride, rows = count, wanted = xcr0, allowed = mask
-    cdef uint64_t i, j, in_use, rest
-    cdef const uint8_t *area
+    cdef uint64_t i
     cdef list found = []
     PyObject_GetBuffer(buffer, &view, PyBUF_SIMPLE)
     try:
         if rows and (step < AREA_MIN or start + (rows - 1) * step + AREA_MIN > <uint64_t>view.len):
             raise ValueError(f"{count} areas of {stride} bytes from {offset} on are not within {view.len} bytes")
         for i in range(rows):
-            area = <const uint8_t *>view.buf + start + i * step
-            in_use = load_le64(area + 512)
-            rest = 0
-            for j in range(520, AREA_MIN, 8):
-                rest |= load_le64(area + j)
-            if rest or in_use & ~allowed or not in_use & 6 or load_le64(area + SOFTWARE) != wanted:
+            if is_unusual(<const uint8_t *>view.buf + start + i * step, wanted, allowed):
                 found.append(i)
         return found
     finally:

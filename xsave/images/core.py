@@ -7,6 +7,7 @@ What differs between systems (which notes start a thread, where its registers li
 from struct import iter_unpack, unpack_from
 
 from xsave._records import CHUNK_MIN, NUMBERED, STARTS_GROUP, NoteTable
+from xsave.area import Area
 from xsave.errors import LayoutError
 from xsave.images.assemble import AREA_MIN, assemble, from_fsave, from_legacy, is_shifted, unshift
 from xsave.images.elf import FAR, ElfFile
@@ -76,6 +77,21 @@ class Dialect:
         raise NotImplementedError
 
 
+class Usual:
+    """A window of a core's notes, and the usual areas in it: those of one size, XCR0 and layout, nothing odd.
+
+    `first` is the thread that `places` begins with: positions in `window`, -1 for a thread that is not usual.
+    """
+
+    __slots__ = ("evidence", "first", "layout", "places", "warnings", "window")
+
+    def __init__(self, window: bytes, first: int, places: "list[int]", choice: Choice) -> None:
+        self.window = window
+        self.first = first
+        self.places = places
+        self.layout, self.evidence, self.warnings = choice
+
+
 class CoreImage(Image):
     """An ELF core file, opened: its note table, and threads that are read when looked at."""
 
@@ -92,6 +108,10 @@ class CoreImage(Image):
         self._frame_size = 0
         self._name: "str | None" = None
         self._ahead, self._ahead_at = b"", 0
+        self._usual: "Usual | None" = None
+        self._last = -1
+        # Whether a thread's notes are too far apart to be read in one go.
+        self._scattered = not source.seekable
         self.dialect = Dialect()
 
     # -- set up --------------------------------------------------------------------------------------------
@@ -232,6 +252,47 @@ class CoreImage(Image):
         return choose(Facts(what, plain, size=size, xcr0=xcr0, entries=self._entries), self._cpu)
 
     def _state(self, index: int) -> State:
+        usual, forward = self._usual, index == self._last + 1
+        self._last = index
+        if usual is None or not 0 <= index - usual.first < len(usual.places):
+            usual = self._look_ahead(index) if forward else None
+        if usual is not None and (at := usual.places[index - usual.first]) >= 0:
+            layout = usual.layout
+            return State(Area(usual.window[at : at + layout.size], layout), usual.evidence, usual.warnings)
+        return self._read_state(index)
+
+    def _look_ahead(self, index: int) -> "Usual | None":
+        """The usual areas of the threads from `index` on, if they are like that thread's and it has been seen before."""
+        table = self._table
+        place = table.find(index, XSTATE)
+        if place is None or self._scattered or not AREA_MIN <= place[1] <= _AREA_MAX:
+            return None
+        start, (offset, size) = table.place(index), place
+        for fresh in (False, True):
+            if fresh:
+                self._ahead = b""
+                self._ahead_at, self._ahead = start, self._source.read(start, _AHEAD)
+            at = offset - self._ahead_at
+            if start < self._ahead_at or not 0 <= at <= len(self._ahead) - size:
+                continue
+            xcr0 = unpack_from("<Q", self._ahead, at + 464)[0]
+            choice = self._choices.get((size, xcr0, 0))
+            if choice is None or choice.layout.format != STANDARD or choice.layout.size > size:
+                return None
+            places = table.usual_areas(self._ahead, self._ahead_at, index, XSTATE, (PRXFPREG, FPREGS), size, xcr0,
+                                       choice.layout.mask)
+            if places:
+                self._usual = Usual(self._ahead, index, places, self._without_said(choice))
+                return self._usual
+        self._scattered = True
+        return None
+
+    def _without_said(self, choice: Choice) -> Choice:
+        # What holds for every thread is said once, by the image.
+        own = tuple(each for each in choice.warnings if each not in self.warnings)
+        return Choice(choice.layout, choice.evidence, own)
+
+    def _read_state(self, index: int) -> State:
         place = self._table.find(index, XSTATE)
         legacy, name = self._legacy(index)
         warnings: "list[str]" = []
@@ -256,10 +317,7 @@ class CoreImage(Image):
         return None, ""
 
     def _from_note(self, raw: bytes, place: "tuple[int, int]", legacy: "bytes | None", name: str) -> State:
-        choice = self._choice(raw, place[1])
-        # What holds for every thread is said once, by the image.
-        own = tuple(each for each in choice.warnings if each not in self.warnings)
-        choice = Choice(choice.layout, choice.evidence, own)
+        choice = self._without_said(self._choice(raw, place[1]))
         if not is_shifted(raw):
             return assemble(raw, choice, legacy, source=name)
         layout = choice.layout
