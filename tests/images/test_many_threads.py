@@ -76,3 +76,60 @@ def test_threads_load_no_numpy(core):
         f"assert not {heavy!r} & (set(sys.modules) - before)"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def described(thread):
+    area = thread.area
+    return thread.tid, area and bytes(area), area and area.layout.mask, thread.evidence, thread.warnings, thread.pc
+
+
+def test_order_does_not_matter(core):
+    """Threads in file order are read ahead together; backwards each is read alone, with every check of its own."""
+    forward = [described(thread) for thread in xsave.open(core).threads]
+    backward = xsave.open(core).threads
+    assert forward == [described(backward[i]) for i in reversed(range(len(backward)))][::-1]
+    jumping = xsave.open(core).threads
+    for i in (3, 4, 5, 500, 501, 499, 0, 1, 999):
+        assert described(jumping[i]) == forward[i]
+        assert described(jumping[i]) == forward[i]
+
+
+@pytest.mark.parametrize("oddity", ["xmm7", "xmm0 out of use", "XCOMP_BV", "reserved", "outside", "XCR0", "MXCSR"])
+def test_one_odd_thread_among_many(oddity, tmp_path):
+    """What is wrong with one thread is said of it, whatever stands around it."""
+    layout = layout_of("EPYC-Genoa", 0x2E7)
+    threads = []
+    for i in range(60):
+        area = bytearray(area_of(layout, i))
+        legacy = bytearray(legacy_of(area))
+        if i == 33 and oddity == "xmm7":
+            legacy[160 + 16 * 7 + 5] ^= 1
+        elif i == 33 and oddity == "xmm0 out of use":
+            area[512] &= ~2
+            legacy[160:416] = bytes(256)
+            legacy[160] = 1
+        elif i == 33 and oddity == "XCOMP_BV":
+            area[520] = 7
+        elif i == 33 and oddity == "reserved":
+            area[528] = 1
+        elif i == 33 and oddity == "outside":
+            area[513] |= 1
+        elif i == 33 and oddity == "XCR0":
+            area[464] ^= 0xE0
+        elif i == 33:
+            area[512] = 1
+            legacy[160:416] = bytes(256)
+            legacy[24:28] = b"\xa0\x1f\0\0"
+        threads.append(Thread(tid=1 + i, gpr={"rip": i}, xstate=bytes(area), fpregs=bytes(legacy)))
+    path = tmp_path / "core"
+    path.write_bytes(elf.core(elf.linux_notes(threads, layout=entries_of(layout))))
+    image = xsave.open(path)
+    found = [described(thread) for thread in image.threads]
+    alone = xsave.open(path).threads
+    assert found == [described(alone[i]) for i in reversed(range(60))][::-1]
+    odd = [i for i in range(60) if found[i][3:5] != found[0][3:5]]
+    assert odd == [33]
+    words = {"xmm7": "xmm7", "xmm0 out of use": "xmm0", "XCOMP_BV": "XCOMP_BV", "reserved": "reserved"}
+    assert words.get(oddity, "") in " ".join(found[33][4])
+    if oddity == "MXCSR":
+        assert "MXCSR" in found[33][3].rule and xsave.decode(image.threads[33].area)["mxcsr"] == 0x1FA0

@@ -17,6 +17,8 @@ from xsave.layout import STANDARD, Layout
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from xsave.images.columns import Bulk
     from xsave.images.elf import Segment
     from xsave.images.image import ExtraState
@@ -77,21 +79,6 @@ class Dialect:
         raise NotImplementedError
 
 
-class Usual:
-    """A window of a core's notes, and the usual areas in it: those of one size, XCR0 and layout, nothing odd.
-
-    `first` is the thread that `places` begins with: positions in `window`, -1 for a thread that is not usual.
-    """
-
-    __slots__ = ("evidence", "first", "layout", "places", "warnings", "window")
-
-    def __init__(self, window: bytes, first: int, places: "list[int]", choice: Choice) -> None:
-        self.window = window
-        self.first = first
-        self.places = places
-        self.layout, self.evidence, self.warnings = choice
-
-
 class CoreImage(Image):
     """An ELF core file, opened: its note table, and threads that are read when looked at."""
 
@@ -108,8 +95,9 @@ class CoreImage(Image):
         self._frame_size = 0
         self._name: "str | None" = None
         self._ahead, self._ahead_at = b"", 0
-        self._usual: "Usual | None" = None
-        self._last = -1
+        # States read ahead, of the threads from `_states_at` on; None for one that needs a look of its own.
+        self._states: "Sequence[State | None]" = ()
+        self._states_at = 0
         # Whether a thread's notes are too far apart to be read in one go.
         self._scattered = not source.seekable
         self.dialect = Dialect()
@@ -220,6 +208,9 @@ class CoreImage(Image):
     def _tid(self, index: int) -> int:
         return self._table.number(index)
 
+    def _tids(self) -> "Iterable[int]":
+        return memoryview(self._table.numbers()).cast("q")
+
     def _header(self, index: int) -> Header:
         return self.dialect.header(self, index)
 
@@ -252,21 +243,22 @@ class CoreImage(Image):
         return choose(Facts(what, plain, size=size, xcr0=xcr0, entries=self._entries), self._cpu)
 
     def _state(self, index: int) -> State:
-        usual, forward = self._usual, index == self._last + 1
-        self._last = index
-        if usual is None or not 0 <= index - usual.first < len(usual.places):
-            usual = self._look_ahead(index) if forward else None
-        if usual is not None and (at := usual.places[index - usual.first]) >= 0:
-            layout = usual.layout
-            return State(Area(usual.window[at : at + layout.size], layout), usual.evidence, usual.warnings)
+        at = index - self._states_at
+        if at == len(self._states):
+            self._states, self._states_at, at = self._look_ahead(index), index, 0
+        if 0 <= at < len(self._states):
+            state = self._states[at]
+            return self._read_state(index) if state is None else state
+        self._states, self._states_at = (), index + 1
         return self._read_state(index)
 
-    def _look_ahead(self, index: int) -> "Usual | None":
-        """The usual areas of the threads from `index` on, if they are like that thread's and it has been seen before."""
+    def _look_ahead(self, index: int) -> "Sequence[State | None]":
+        """The states of the threads from `index` on as far as one window goes: of those that are usual, which is to
+        have that thread's size, XCR0 and layout, seen before, and nothing odd."""
         table = self._table
         place = table.find(index, XSTATE)
         if place is None or self._scattered or not AREA_MIN <= place[1] <= _AREA_MAX:
-            return None
+            return (None,)
         start, (offset, size) = table.place(index), place
         for fresh in (False, True):
             if fresh:
@@ -278,14 +270,18 @@ class CoreImage(Image):
             xcr0 = unpack_from("<Q", self._ahead, at + 464)[0]
             choice = self._choices.get((size, xcr0, 0))
             if choice is None or choice.layout.format != STANDARD or choice.layout.size > size:
-                return None
+                return (None,)
             places = table.usual_areas(self._ahead, self._ahead_at, index, XSTATE, (PRXFPREG, FPREGS), size, xcr0,
                                        choice.layout.mask)
             if places:
-                self._usual = Usual(self._ahead, index, places, self._without_said(choice))
-                return self._usual
+                layout, evidence, warnings = self._without_said(choice)
+                window, length, new = self._ahead, layout.size, tuple.__new__
+                return [
+                    None if at < 0 else new(State, (Area(window[at : at + length], layout), evidence, warnings))
+                    for at in places
+                ]
         self._scattered = True
-        return None
+        return (None,)
 
     def _without_said(self, choice: Choice) -> Choice:
         # What holds for every thread is said once, by the image.

@@ -9,7 +9,7 @@ from xsave.errors import ImageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from typing import Any, NamedTuple, overload
 
     from xsave.area import Area
@@ -139,7 +139,10 @@ class Thread:
 
         Raises: `FormatError` where the area's bytes cannot be read.
         """
-        return self._load().area
+        state = self._state
+        if state is None:
+            state = self._state = self._image._state(self._index)
+        return state.area
 
     @property
     def evidence(self) -> Evidence:
@@ -184,8 +187,9 @@ class Threads:
         return Thread(self._image, index, self._image._tid(index))
 
     def __iter__(self) -> "Iterator[Thread]":
-        for index in range(self._image._count()):
-            yield Thread(self._image, index, self._image._tid(index))
+        image = self._image
+        for index, tid in enumerate(image._tids()):
+            yield Thread(image, index, tid)
 
     def __repr__(self) -> str:
         return f"<{len(self)} threads>"
@@ -261,6 +265,9 @@ class Image:
 
     def _tid(self, index: int) -> int:
         raise NotImplementedError
+
+    def _tids(self) -> "Iterable[int]":
+        return [self._tid(index) for index in range(self._count())]
 
     def _header(self, index: int) -> Header:
         return NO_HEADER
