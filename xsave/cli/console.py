@@ -103,7 +103,7 @@ class Output:
 
 class Progress:
     """A line on stderr, rewritten: only on a terminal, only after 0.5 s, never with `-q`; with `-v` and no
-    terminal a plain line every 30 s."""
+    terminal a plain line every 30 s. `shows`: whether there is anybody to tell."""
 
     def __init__(self, options: "argparse.Namespace", what: str) -> None:
         from time import monotonic
@@ -112,6 +112,7 @@ class Progress:
         self._what = what
         self._tty = not options.quiet and _isatty(sys.stderr)
         self._plain = not self._tty and options.verbose and not options.quiet
+        self.shows = bool(self._tty or self._plain)
         self._next = monotonic() + (0.5 if self._tty else 30.0)
         self._shown = False
 

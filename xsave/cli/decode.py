@@ -99,7 +99,8 @@ class _Run:
         self.source = str(image.source)
         progress = Progress(self.options, self.source)
         for index, thread in enumerate(image.threads):
-            progress.step(f"thread {index + 1:,} of {len(image.threads):,}")
+            if progress.shows:
+                progress.step(f"thread {index + 1:,} of {len(image.threads):,}")
             if self.wanted(index, thread):
                 self.threads += 1
                 yield thread
@@ -242,24 +243,31 @@ def _tilecfg(area: "Any", values: "dict[str, int | bytes]") -> "bytes | None":
 # --- machine-readable -----------------------------------------------------------------------------------------------
 
 
-def thread_record(state: _Run, thread: "Thread") -> "dict[str, Any]":
-    """A thread of the JSON document."""
+def thread_text(state: _Run, thread: "Thread") -> str:
+    """A thread of the JSON document, as the members of its object."""
     from xsave.report import json as documents
 
-    def record(area: "Any") -> "dict[str, Any] | None":
-        return None if area is None else documents.state_record(area, state.registers(area), state.options.lane)
+    def members(area: "Any") -> "str | None":
+        return None if area is None else documents.state_members(area, state.registers(area), state.options.lane)
 
-    extra = [
-        {
+    extra = []
+    for each in thread.extra_states:
+        record = {
             "kind": each.kind,
             "address": None if each.address is None else f"{each.address:#x}",
             "file_offset": each.file_offset,
             "evidence": {"rule": each.evidence.rule, "confidence": each.evidence.confidence},
-            **(record(each.area) or {"registers": {}}),
         }
-        for each in thread.extra_states
-    ]
-    return documents.thread_record(thread, record(state_of(thread)[0]), state.gpr(thread), extra)
+        rest = members(each.area) or '"registers": {}'
+        extra.append(documents.Text(f"{documents.dumps(record)[:-1]}, {rest}}}"))
+    seen = state_of(thread)
+    return documents.thread_members(thread, seen, members(seen[0]), state.gpr(thread), extra)
+
+
+def _thread(state: _Run, thread: "Thread") -> str:
+    from xsave.report.json import Text
+
+    return Text(f"{{{thread_text(state, thread)}}}")
 
 
 def _json(state: _Run, opened: "Iterator[Image]") -> None:
@@ -277,7 +285,7 @@ def _json(state: _Run, opened: "Iterator[Image]") -> None:
         head = {"schema": "xsave.decode/1", **_provenance(state), **documents.image_record(image)}
         tail = (("diagnostics", [documents.diagnostic(text) for text in image.warnings]) for _ in (0,))
         for piece in documents.stream(
-            head, [("threads", (thread_record(state, each) for each in state.select(image)))], tail
+            head, [("threads", (_thread(state, each) for each in state.select(image)))], tail
         ):
             state.out.write(piece)
         state.finish(image)
@@ -310,8 +318,9 @@ def _ndjson(state: _Run, opened: "Iterator[Image]") -> None:
     for image in opened:
         source = str(image.source)
         line("image", {**_provenance(state), **documents.image_record(image)})
+        start = documents.dumps({"schema": "xsave.decode.record/1", "record": "thread", "source": source})[:-1]
         for thread in state.select(image):
-            line("thread", {"source": source, **thread_record(state, thread)})
+            state.out.write(f"{start}, {thread_text(state, thread)}}}\n")
         for text in image.warnings:
             line("diagnostic", documents.diagnostic(text, source=source))
         state.finish(image)

@@ -140,7 +140,7 @@ def _json(out: Output, options: "argparse.Namespace", model: "CpuModel", area: "
         "xcr0": documents.mask_record(Host.xcr0),
         "permitted": documents.mask_record(Host.permitted_components()),
         "layouts": [layout_record(Layout(model, Host.xcr0, form)) for form in (STANDARD, COMPACTED)],
-        "state": documents.state_record(area, values, options.lane),
+        "state": documents.Text(f"{{{documents.state_members(area, values, options.lane)}}}"),
         "diagnostics": [],
     }
     for piece in documents.stream(head, []):

@@ -130,10 +130,13 @@ def read(area: "Any", names: "list[str] | None" = None) -> "dict[str, int | byte
     what the CPU gives its component is left out."""
     from xsave.codec import decode
 
+    values: "dict[str, int | bytes]"
     if names is None:
-        return dict(decode(area))
+        values = decode(area)
+        return values
     try:
-        return dict(decode(area, registers=names))
+        values = decode(area, registers=names)
+        return values
     except LayoutError:
         values = decode(area)
         return {name: values[name] for name in names if name in values}

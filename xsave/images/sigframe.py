@@ -35,8 +35,12 @@ def find_extra_states(core: "CoreImage") -> "list[tuple[ExtraState, int | None]]
     if core.os != "Linux":
         return []
     loads = sorted(core._elf.loads(), key=lambda load: load.offset)
-    stacks = _stacks(core, loads)
-    ranges, skipped = _ranges(loads, stacks)
+    # Which memory is a stack matters if not all of it can be searched, and to whom a frame belongs.
+    stacks: "dict[int, list[tuple[int, int]]] | None" = None
+    ranges, skipped = [(load, load.offset, load.offset + load.size) for load in loads], 0
+    if sum(load.size for load in loads) > SEARCH_MAX:
+        stacks = _stacks(core, loads)
+        ranges, skipped = _ranges(loads, stacks)
     if skipped:
         core._warn(f"{skipped >> 20:,} MiB of memory were not searched for signal frames: the {SEARCH_MAX >> 20} MiB "
                    "around the stacks were")
@@ -49,6 +53,8 @@ def find_extra_states(core: "CoreImage") -> "list[tuple[ExtraState, int | None]]
                 for at, extended, features, size in find_frames(data, address, _FRAMES_MAX - len(found)):
                     if address + at not in met:
                         met.add(address + at)
+                        if stacks is None:
+                            stacks = _stacks(core, loads)
                         found.append(_state(core, load, stacks, data, position, at, extended, features, size))
                 if len(found) >= _FRAMES_MAX:
                     core._warn(f"more than {_FRAMES_MAX:,} signal frames: the rest is not looked for")

@@ -5,11 +5,6 @@ strings without 0x, bytes in memory order; NaN and infinities objects. The schem
 named as the document's `schema` key.
 """
 
-try:
-    from _json import encode_basestring_ascii as quoted
-except ImportError:  # an interpreter without the accelerator
-    from json.encoder import py_encode_basestring_ascii as quoted
-
 from xsave.report.values import lane_bits, lanes, special, x87_float
 
 TYPE_CHECKING = False
@@ -20,17 +15,36 @@ if TYPE_CHECKING:
     from xsave.images import Image, Thread
 
 __all__ = [
+    "Text",
     "diagnostic",
     "dumps",
     "image_record",
     "lane_values",
     "mask_record",
     "register_record",
+    "registers_text",
     "schema",
-    "state_record",
+    "state_members",
     "stream",
-    "thread_record",
+    "thread_members",
 ]
+
+
+class Text(str):
+    """A piece of JSON that is written out already: `dumps` puts it as it is."""
+
+    __slots__ = ()
+
+
+def quoted(text: str) -> str:
+    """`text` as a JSON string in ASCII."""
+    if text.isascii() and text.isprintable() and '"' not in text and "\\" not in text:
+        return f'"{text}"'
+    try:
+        from _json import encode_basestring_ascii
+    except ImportError:  # an interpreter without the accelerator
+        from json.encoder import encode_basestring_ascii
+    return encode_basestring_ascii(text)
 
 
 def dumps(value: "Any") -> str:
@@ -47,7 +61,7 @@ def dumps(value: "Any") -> str:
 
 def _write(value: "Any", put: "Callable[[str], None]") -> None:
     if isinstance(value, str):
-        put(quoted(value))
+        put(value if isinstance(value, Text) else quoted(value))
     elif value is None or value is True or value is False:
         put({None: "null", True: "true", False: "false"}[value])
     elif isinstance(value, int):
@@ -135,49 +149,64 @@ def image_record(image: "Image") -> "dict[str, Any]":
     return {"source": image.source, "kind": image.kind, "abi": image.abi or None, "os": image.os or None}
 
 
-def state_record(area: "Any", values: "Mapping[str, int | bytes]", lane: "str | None" = None) -> "dict[str, Any]":
-    """An area: format, masks, size, CPU and registers."""
-    from xsave.layout import COMPACTED
-
-    record: "dict[str, Any]" = {
-        "format": "compacted" if area.format == COMPACTED else "standard",
-        "size": area.layout.size,
-        "cpu": area.layout.model.name or None,
-        "layout": mask_record(area.layout.mask),
-        "xstate_bv": mask_record(area.xstate_bv),
-        "xcomp_bv": f"{area.xcomp_bv:#x}",
-        "registers": {name: register_record(value) for name, value in values.items()},
-    }
-    if lane is not None:
-        record["lanes"] = {
-            "type": lane,
-            "registers": {
-                name: lane_values(name, value, lane) for name, value in values.items() if isinstance(value, bytes)
-            },
-        }
-    return record
+# Templates and masks that are written once a thread: of a few layouts, and of the sets of components in use.
+_KEPT = 256
+_NO_STATE = '"registers": {}'
+_forms: "dict[tuple[str, ...], str]" = {}
+_masks: "dict[int, str]" = {}
 
 
-def thread_record(
-    thread: "Thread", state: "Mapping[str, object] | None", gpr: "Mapping[str, int]", extra: "Iterable[object]" = ()
-) -> "dict[str, Any]":
-    """One thread: identity, general registers, and the members of `state_record` (`registers` empty and the others
-    absent where the thread has no floating-point state)."""
-    from xsave.report.states import state_of
+def registers_text(values: "Mapping[str, int | bytes]") -> Text:
+    """Registers as an object of `register_record`s, which kind each is being a matter of its name."""
+    names = tuple(values)
+    form = _forms.get(names)
+    if form is None:
+        if len(_forms) >= _KEPT:
+            _forms.clear()
+        marks = {name: "%#x" if isinstance(value, int) else "%s" for name, value in values.items()}
+        inner = ", ".join([f'{quoted(name).replace("%", "%%")}: "{mark}"' for name, mark in marks.items()])
+        form = _forms[names] = f"{{{inner}}}"
+    return Text(form % tuple([value if isinstance(value, int) else value.hex() for value in values.values()]))
 
-    _, rule, confidence, warnings = state_of(thread)
-    return {
-        "tid": thread.tid,
-        "name": thread.name or None,
-        "signal": thread.signal,
-        "pc": None if thread.pc is None else f"{thread.pc:#x}",
-        "crashed": bool(thread.crashed),
-        "evidence": {"rule": rule, "confidence": confidence},
-        "gpr": {name: f"{value:#x}" for name, value in gpr.items()},
-        **(state if state is not None else {"registers": {}}),
-        "extra_states": list(extra),
-        "diagnostics": [diagnostic(text) for text in warnings],
-    }
+
+def _mask_text(mask: int) -> str:
+    text = _masks.get(mask)
+    if text is None:
+        if len(_masks) >= _KEPT:
+            _masks.clear()
+        text = _masks[mask] = dumps(mask_record(mask))
+    return text
+
+
+def state_members(area: "Any", values: "Mapping[str, int | bytes]", lane: "str | None" = None) -> str:
+    """An area as the members of an object: format, masks, size, CPU and registers."""
+    layout = area.layout
+    members = (
+        f'"format": "{area.format}", "size": {layout.size}, "cpu": {dumps(layout.model.name or None)}, '
+        f'"layout": {_mask_text(layout.mask)}, "xstate_bv": {_mask_text(area.xstate_bv)}, '
+        f'"xcomp_bv": "{int(area.xcomp_bv):#x}", "registers": {registers_text(values)}'
+    )
+    if lane is None:
+        return members
+    wide = {name: lane_values(name, value, lane) for name, value in values.items() if isinstance(value, bytes)}
+    return f'{members}, "lanes": {dumps({"type": lane, "registers": wide})}'
+
+
+def thread_members(
+    thread: "Thread", seen: "tuple[Any, str, str, list[str]]", state: "str | None", gpr: "Mapping[str, int]",
+    extra: "Iterable[object]" = (),
+) -> str:
+    """One thread as the members of an object: identity, general registers, and `state`, from `state_members`
+    (`registers` empty and the others absent where the thread has no floating-point state). `seen`: its `state_of`."""
+    _, rule, confidence, warnings = seen
+    place = "null" if thread.pc is None else f'"{thread.pc:#x}"'
+    return (
+        f'"tid": {thread.tid}, "name": {dumps(thread.name or None)}, "signal": {dumps(thread.signal)}, '
+        f'"pc": {place}, "crashed": {"true" if thread.crashed else "false"}, '
+        f'"evidence": {{"rule": {quoted(rule)}, "confidence": {quoted(confidence)}}}, "gpr": {registers_text(gpr)}, '
+        f'{state or _NO_STATE}, "extra_states": {dumps(list(extra))}, '
+        f'"diagnostics": {dumps([diagnostic(text) for text in warnings])}'
+    )
 
 
 def schema(name: str) -> "dict[str, Any]":
