@@ -8,9 +8,10 @@ cimport cython
 from cpython.buffer cimport (PyBUF_SIMPLE, PyBuffer_FillInfo, PyBuffer_Release, Py_buffer,
                              PyObject_GetBuffer)
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.mem cimport PyMem_Free, PyMem_Malloc
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from cpython.object cimport PyObject
-from libc.string cimport memcmp
+from libc.string cimport memcmp, memcpy
 
 from xsave.codec cimport OK, Field, check_header, find_field, raise_header, read_bytes, read_scalar
 from xsave.layout cimport (HEADER_END, HEADER_OFFSET, MXCSR_OFFSET, RESERVED_CHECKED, RESERVED_OFFSET, XCOMP_OFFSET,
@@ -24,17 +25,21 @@ from xsave.registers import LANES
 
 cdef extern from "Python.h":
     PyObject *PyDict_GetItemWithError(object d, object key) except? NULL
+    const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
+    str PyUnicode_DecodeASCII(const char *text, Py_ssize_t size, const char *errors)
 
 cdef extern from "bytes.h" nogil:
     uint32_t load_le32(const void *p)
     uint64_t load_le64(const void *p)
 
-__all__ = ["Area", "RegisterFile", "RegisterView", "extended_to_float", "header_findings"]
+__all__ = ["Area", "RegisterFile", "RegisterView", "extended_to_float", "header_findings",
+           "hex_members"]
 
 cdef enum:
     REGISTER_STORE = 64         # the widest register that is assembled from parts
     X87_SLOT = 10
     FAMILY_SIZE = 32            # no register family has more
+    MEMBER_ROOM = 27            # of a JSON member: quotes, marks, and a number of 64 bits
 
 cdef tuple FAMILIES = ("xmm", "ymm", "zmm", "k", "st", "tmm", "bnd", "r")
 
@@ -70,6 +75,74 @@ def extended_to_float(raw):
         return sign * (float(significand << shift) if shift >= 0 else significand / (1 << -shift))
     except OverflowError:
         return sign * (float("inf") if shift >= 0 else 0.0)
+
+
+def hex_members(dict values not None):
+    """Registers as the text of a JSON object, by name: an int as "0x..." and bytes in hex, in the order of `values`.
+
+    Raises: `OverflowError` for an int that is not of 64 bits, `TypeError` for what is neither int nor bytes, and
+    `ValueError` for a name that JSON would have to escape.
+    """
+    cdef Py_ssize_t room = 2, length, i
+    cdef const char *digits = b"0123456789abcdef"
+    cdef const char *text
+    cdef const uint8_t *data
+    cdef uint8_t *out
+    cdef uint8_t *at
+    cdef uint64_t number
+    cdef int shift
+    for name, value in values.items():
+        room += MEMBER_ROOM + len(<str?>name)
+        if isinstance(value, bytes):
+            room += 2 * len(<bytes>value)
+    out = at = <uint8_t *>PyMem_Malloc(room)
+    if out == NULL:
+        raise MemoryError
+    try:
+        at[0] = c"{"
+        at += 1
+        for name, value in values.items():
+            text = PyUnicode_AsUTF8AndSize(name, &length)
+            if length != len(<str>name):
+                raise ValueError(f"{name!r} is no register's name")
+            at[0] = c'"'
+            at += 1
+            for i in range(length):
+                if text[i] < 32 or text[i] == c'"' or text[i] == 92 or text[i] == 127:
+                    raise ValueError(f"{name!r} is no register's name")
+                at[i] = text[i]
+            at += length
+            memcpy(at, b'": "', 4)
+            at += 4
+            if isinstance(value, bytes):
+                data = <const uint8_t *>PyBytes_AS_STRING(value)
+                for i in range(len(<bytes>value)):
+                    at[2 * i] = digits[data[i] >> 4]
+                    at[2 * i + 1] = digits[data[i] & 15]
+                at += 2 * len(<bytes>value)
+            elif isinstance(value, int):
+                number = value
+                at[0] = c"0"
+                at[1] = c"x"
+                at += 2
+                shift = 60
+                while shift and not number >> shift:
+                    shift -= 4
+                while shift >= 0:
+                    at[0] = digits[number >> shift & 15]
+                    at += 1
+                    shift -= 4
+            else:
+                raise TypeError(f"{name}: an int or bytes is a register's value, not {type(value).__name__}")
+            memcpy(at, b'", ', 3)
+            at += 3
+        if at > out + 1:
+            at -= 2
+        at[0] = c"}"
+        at += 1
+        return PyUnicode_DecodeASCII(<const char *>out, at - out, NULL)
+    finally:
+        PyMem_Free(out)
 
 
 @cython.final

@@ -10,6 +10,7 @@ from xsave.layout import Format, Layout
 __all__ = ["Area", "RegisterFile", "RegisterView", "extended_to_float", "header_findings"]
 
 def extended_to_float(raw: Buffer) -> float: ...
+def hex_members(values: dict[str, int | bytes]) -> str: ...
 def header_findings(
     buffer: Buffer | NDArray[Any],
     allowed: int,

@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import json
 import mmap
 import pickle
 import struct
@@ -29,7 +30,7 @@ from xsave import (
     decode,
     encode,
 )
-from xsave.area import RegisterView, extended_to_float, header_findings
+from xsave.area import RegisterView, extended_to_float, header_findings, hex_members
 
 
 def everything(name="DiamondRapids", fmt=STANDARD, seed=1):
@@ -621,3 +622,34 @@ def test_any_bytes_at_all(name, seed, fmt, data):
         float(area.st[i])
     assert repr(area) and area.same_state(area)
     header_findings(garbage, mask)
+
+
+@given(
+    st.dictionaries(
+        st.from_regex(r"[A-Za-z_0-9]{1,20}", fullmatch=True),
+        st.one_of(st.integers(0, (1 << 64) - 1), st.integers(0, 16), st.binary(max_size=70)),
+    )
+)
+def test_registers_as_json(values):
+    """Two ways to the same text: ours, and what Python writes."""
+    strings = {name: f"{value:#x}" if isinstance(value, int) else value.hex() for name, value in values.items()}
+    assert hex_members(values) == json.dumps(strings)
+
+
+@pytest.mark.parametrize(
+    ("values", "error"),
+    [
+        ({"k0": 1 << 64}, OverflowError),
+        ({"k0": -1}, OverflowError),
+        ({"k0": "1"}, TypeError),
+        ({1: 1}, TypeError),
+        ({'k"': 1}, ValueError),
+        ({"k\n": 1}, ValueError),
+        ({"k\\": b""}, ValueError),
+        ({"k\u00e4": b""}, ValueError),
+        ([], TypeError),
+    ],
+)
+def test_what_is_no_register_is_refused(values, error):
+    with pytest.raises(error):
+        hex_members(values)

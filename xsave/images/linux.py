@@ -30,7 +30,9 @@ class Linux(Dialect):
             self.abi = "x86-64" if wide else "x32"
         self._registers = 112 if wide else 72
         self._names = _I386 if self.abi == "i386" else _X86_64
-        self._form = Struct(f"<{len(self._names)}{'I' if self.abi == 'i386' else 'Q'}")
+        # Segment registers are two bytes each; i386 leaves the other two as they were.
+        whole, part = ("I", "H2x") if self.abi == "i386" else ("Q", "H6x")
+        self._form = Struct("<" + "".join([part if name in _SEGMENTS else whole for name in self._names]))
         self._pc = "eip" if self.abi == "i386" else "rip"
 
     def header(self, core: CoreImage, index: int) -> Header:
@@ -39,9 +41,6 @@ class Linux(Dialect):
         gpr: "dict[str, int]" = {}
         if len(status) >= self._registers + self._form.size:
             gpr = dict(zip(self._names, self._form.unpack_from(status, self._registers), strict=True))
-            for name in _SEGMENTS:
-                # Two bytes each; i386 leaves the other two as they were.
-                gpr[name] &= 0xFFFF
         pc = gpr.get(self._pc)
         stack = core.find(index, SHSTK, 8)
         ssp = unpack_from("<Q", stack)[0] if stack is not None and len(stack) == 8 else None

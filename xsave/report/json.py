@@ -5,6 +5,7 @@ strings without 0x, bytes in memory order; NaN and infinities objects. The schem
 named as the document's `schema` key.
 """
 
+from xsave.area import hex_members
 from xsave.report.values import lane_bits, lanes, special, x87_float
 
 TYPE_CHECKING = False
@@ -22,7 +23,6 @@ __all__ = [
     "lane_values",
     "mask_record",
     "register_record",
-    "registers_text",
     "schema",
     "state_members",
     "stream",
@@ -54,6 +54,10 @@ def dumps(value: "Any") -> str:
     and memory than the document does. Raises: `ValueError` for a bare NaN or infinity, which JSON does not have;
     `TypeError`.
     """
+    if value is None:
+        return "null"
+    if value == []:
+        return "[]"
     pieces: "list[str]" = []
     _write(value, pieces.append)
     return "".join(pieces)
@@ -149,24 +153,10 @@ def image_record(image: "Image") -> "dict[str, Any]":
     return {"source": image.source, "kind": image.kind, "abi": image.abi or None, "os": image.os or None}
 
 
-# Templates and masks that are written once a thread: of a few layouts, and of the sets of components in use.
+# Masks that are written for every thread.
 _KEPT = 256
 _NO_STATE = '"registers": {}'
-_forms: "dict[tuple[str, ...], str]" = {}
 _masks: "dict[int, str]" = {}
-
-
-def registers_text(values: "Mapping[str, int | bytes]") -> Text:
-    """Registers as an object of `register_record`s, which kind each is being a matter of its name."""
-    names = tuple(values)
-    form = _forms.get(names)
-    if form is None:
-        if len(_forms) >= _KEPT:
-            _forms.clear()
-        marks = {name: "%#x" if isinstance(value, int) else "%s" for name, value in values.items()}
-        inner = ", ".join([f'{quoted(name).replace("%", "%%")}: "{mark}"' for name, mark in marks.items()])
-        form = _forms[names] = f"{{{inner}}}"
-    return Text(form % tuple([value if isinstance(value, int) else value.hex() for value in values.values()]))
 
 
 def _mask_text(mask: int) -> str:
@@ -178,13 +168,13 @@ def _mask_text(mask: int) -> str:
     return text
 
 
-def state_members(area: "Any", values: "Mapping[str, int | bytes]", lane: "str | None" = None) -> str:
+def state_members(area: "Any", values: "dict[str, Any]", lane: "str | None" = None) -> str:
     """An area as the members of an object: format, masks, size, CPU and registers."""
     layout = area.layout
     members = (
         f'"format": "{area.format}", "size": {layout.size}, "cpu": {dumps(layout.model.name or None)}, '
         f'"layout": {_mask_text(layout.mask)}, "xstate_bv": {_mask_text(area.xstate_bv)}, '
-        f'"xcomp_bv": "{int(area.xcomp_bv):#x}", "registers": {registers_text(values)}'
+        f'"xcomp_bv": "{int(area.xcomp_bv):#x}", "registers": {hex_members(values)}'
     )
     if lane is None:
         return members
@@ -193,7 +183,7 @@ def state_members(area: "Any", values: "Mapping[str, int | bytes]", lane: "str |
 
 
 def thread_members(
-    thread: "Thread", seen: "tuple[Any, str, str, list[str]]", state: "str | None", gpr: "Mapping[str, int]",
+    thread: "Thread", seen: "tuple[Any, str, str, list[str]]", state: "str | None", gpr: "dict[str, Any]",
     extra: "Iterable[object]" = (),
 ) -> str:
     """One thread as the members of an object: identity, general registers, and `state`, from `state_members`
@@ -203,7 +193,7 @@ def thread_members(
     return (
         f'"tid": {thread.tid}, "name": {dumps(thread.name or None)}, "signal": {dumps(thread.signal)}, '
         f'"pc": {place}, "crashed": {"true" if thread.crashed else "false"}, '
-        f'"evidence": {{"rule": {quoted(rule)}, "confidence": {quoted(confidence)}}}, "gpr": {registers_text(gpr)}, '
+        f'"evidence": {{"rule": {quoted(rule)}, "confidence": {quoted(confidence)}}}, "gpr": {hex_members(gpr)}, '
         f'{state or _NO_STATE}, "extra_states": {dumps(list(extra))}, '
         f'"diagnostics": {dumps([diagnostic(text) for text in warnings])}'
     )
