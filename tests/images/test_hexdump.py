@@ -2,6 +2,7 @@
 
 import random
 import re
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -12,6 +13,7 @@ from tests import skips
 from tests.images.areas import area_of, layout_of
 from tests.run_tool import run_tool
 from tests.writers import hexdumps
+from xsave import ImageError
 from xsave.images.hexdump import area_bytes, parse_hex
 
 AREA = area_of(layout_of("EPYC-Genoa", 0x2E7))
@@ -143,3 +145,30 @@ def test_any_text(text):
     except xsave.ImageError:
         return
     assert isinstance(data, bytes) and re.match(r"[a-z]", form)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"00" + b" " * 40_000 + b"x",
+        b"0000000 00 00" + b" " * 40_000 + b"x\n0000002 00 00",
+        b"00000000 00 " + b" >><" * 30_000 + b"00\n00000002 00",
+    ],
+    ids=["colon", "blanks", "brackets"],
+)
+def test_long_lines_take_linear_time(line):
+    started = time.process_time()
+    with pytest.raises(ImageError):
+        parse_hex(line)
+    assert time.process_time() - started < 2
+
+
+@pytest.mark.parametrize("end", ["\n", "\r", "\f"])
+def test_many_lines_are_refused_before_they_are_held(end):
+    with pytest.raises(ImageError, match="more than 524,288 lines"):
+        parse_hex(f"00{end}" * 524_289)
+
+
+def test_characters_beside_the_bytes_are_left_out():
+    lines = ["0000000 61 7c 20 3e  >a| ><", "0000004 3c 3e 20 7c  ><> |<", "0000010"]
+    assert parse_hex("\n".join(lines).replace("0000010", "0000008"))[0] == b"a| ><> |"

@@ -23,12 +23,14 @@ __all__ = ["area_bytes", "looks_like_text", "open_text", "parse_hex"]
 
 _TEXT_MAX = 1 << 24
 _BYTES_MAX = 1 << 22
+_LINES_MAX = 1 << 19
+_LINE_ENDS = "\n\r\v\f\x1c\x1d\x1e"
 _PRINTABLE = frozenset(b"\t\n\r\f\x1b") | frozenset(range(0x20, 0x7F))
 
 # `ADDRESS: ...` with a symbol in between for gdb, or none for xxd and lldb.
-_COLON = re.compile(r"\s*(?:=>\s*)?(0x)?([0-9a-fA-F]+)\s*(?:<[^>]*>)?\s*:\s?(.*)")
+# Every pattern is linear in the line's length, whatever the line holds.
+_COLON = re.compile(r"\s*(?:=>\s*)?(0x)?([0-9a-fA-F]+)\s*(?:<[^>]*>\s*)?:\s?(.*)")
 _COLUMNS = re.compile(r"([0-9a-fA-F]{6,16})(?:\s+(.*))?$")
-_BAR = re.compile(r"\s*\|.*\|?\s*$|\s+>.*<\s*$")
 _GDB_WORD = re.compile(r"0x([0-9a-fA-F]+)$")
 _BARE = re.compile(r"(?:0x|\\x)?([0-9a-fA-F]+)$")
 _PROMPT = re.compile(r"\s*\(gdb\)|\s*\(lldb\)|\s*[$#] ")
@@ -128,6 +130,8 @@ def parse_hex(text: "str | bytes", name: str = "<text>") -> "tuple[bytes, str]":
     """
     if isinstance(text, bytes):
         text = text.removeprefix(b"\xef\xbb\xbf").decode("ascii", "replace")
+    if sum(map(text.count, _LINE_ENDS)) > _LINES_MAX:
+        raise ImageError(f"{name}: more than {_LINES_MAX:,} lines, expected a hex dump of an area", rule="T-LIMIT")
     lines = [(number, line.rstrip()) for number, line in enumerate(text.splitlines(), 1)]
     lines = [(number, line) for number, line in lines if line.strip() and not _PROMPT.match(line)]
     if not lines:
@@ -186,13 +190,21 @@ def _addressed(lines: "list[tuple[int, str]]") -> bool:
     return all(line == "*" or _COLUMNS.match(line) for _, line in lines[:64])
 
 
+def _without_characters(rest: str) -> str:
+    # `|...|` of hexdump -C and `>...<` of od -z show the bytes once more.
+    ends = [rest.find("|")]
+    if rest.rstrip().endswith("<"):
+        ends.append(rest.find(" >"))
+    return rest[: min((end for end in ends if end >= 0), default=None)]
+
+
 def _fields(lines: "list[tuple[int, str]]") -> "Iterator[tuple[int, str, list[str] | None]]":
     for number, line in lines:
         if line.strip() == "*":
             yield number, "", None
             continue
         address, _, rest = line.strip().partition(" ")
-        yield number, address, _BAR.sub("", rest).split()
+        yield number, address, _without_characters(rest).split()
 
 
 def _words(lines: "list[tuple[int, str]]", name: str) -> "tuple[bytes, str]":
