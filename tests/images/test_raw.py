@@ -152,3 +152,9 @@ def test_too_short(size):
 def test_too_long():
     with pytest.raises(xsave.ImageError, match="not recognised"):
         xsave.open(area_of(layout_of("Haswell", 7)).ljust(1 << 20, b"\0"))
+
+
+def test_what_is_odd_is_said_once():
+    image = xsave.open(bytes(layout_of("EPYC-Genoa", 0x2E7).size))
+    said = [*image.warnings, *image.threads[0].warnings]
+    assert any("XCR0" in text for text in said) and len(said) == len(set(said))

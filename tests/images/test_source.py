@@ -219,3 +219,33 @@ def test_reads(make):
     if source.seekable or source._again:
         assert source.retain(100, 500_000) == 300_000
     assert source.size == 300_000
+
+
+CRIU = [bytes.fromhex(magic) for magic in ("1943565447380555", "163131584e000000", "4059105506330957")]
+
+
+@pytest.mark.parametrize("content", CRIU)
+def test_a_criu_image_is_named(content):
+    with pytest.raises(xsave.UnsupportedError, match="this is a CRIU image"):
+        xsave.open(content + bytes(600))
+
+
+@pytest.mark.parametrize("magic", [b"\x1f\x8b", b"\xfd7zXZ\0", lzma.compress(CORE)[:30]])
+def test_a_stream_cut_before_its_first_byte_is_not_called_empty(magic):
+    with pytest.raises(xsave.ImageError, match="damaged or cut after 0 bytes"):
+        xsave.open(magic)
+
+
+@pytest.mark.parametrize("size", [4, 15])
+def test_a_short_elf_header_is_not_called_a_wrong_magic_number(size):
+    with pytest.raises(xsave.ImageError, match=f"the ELF header at offset {size:#x} is {size} bytes, expected 16"):
+        xsave.open(CORE[:size])
+
+
+@pytest.mark.parametrize("at", [32, 64 + 8], ids=["e_phoff", "p_offset"])
+def test_a_stream_is_not_followed_to_a_far_offset(at):
+    # Zeros compress 1,000 to 1: a small file can ask for hours of unpacking.
+    core = bytearray(CORE)
+    core[at : at + 8] = (1 << 45).to_bytes(8, "little")
+    with pytest.raises(xsave.ImageError, match=f"offset {1 << 45:#x} .* decompress it to a file first"):
+        xsave.open(Pipe(bytes(core)))

@@ -50,6 +50,10 @@ _OTHERS = (
     (b"makedumpfile", "a flattened kdump"),
     (b"QEVM", "a QEMU migration stream"),
     (b"MZ", "a Windows program"),
+    # CRIU begins images with two magic numbers, except the inventory of old versions.
+    (b"\x19\x43\x56\x54", "a CRIU image"),
+    (b"\x40\x59\x10\x55", "a CRIU image"),
+    (b"\x16\x31\x31\x58", "a CRIU image"),
 )
 
 
@@ -57,6 +61,8 @@ def _recognise(source: "Source", cpu: "CpuModel | None") -> Image:
     if not source.seekable:
         source.retain(0, 1 << 12)
     head = source.read(0, 1 << 12)
+    if not head and source.damaged:
+        raise ImageError(f"{source.name}: {source.warnings[-1]}", offset=0, rule="I-DAMAGED")
     if not head:
         raise source.fail("the content", "empty", 0, "a core file, an XSAVE area or a hex dump of one", "I-EMPTY")
     if head.startswith(b"\x7fELF"):

@@ -55,8 +55,10 @@ class ElfFile:
         self.warnings: "list[str]" = []
         self.cut = False
         head = source.read(0, 64)
-        if len(head) < 16 or head[:4] != b"\x7fELF":
+        if head[:4] != b"\x7fELF":
             raise source.fail("the magic number", head[:4].hex() or "missing", 0, "7f454c46 (ELF)", "E-MAGIC")
+        if len(head) < 16:
+            raise source.fail("the ELF header", f"{len(head)} bytes", len(head), "16 bytes at least", "E-HEADER")
         self.elf_class = head[4]
         if self.elf_class not in _HEADERS:
             raise source.fail("EI_CLASS", str(self.elf_class), 4, "1 (32 bits) or 2 (64 bits)", "E-CLASS")

@@ -288,7 +288,8 @@ class SingleImage(Image):
     def __init__(self, source: "Source", kind: str, state: State) -> None:
         super().__init__(source)
         self.kind = kind
-        self._only = state
+        # Said once, by the image.
+        self._only = State(state.area, state.evidence, ())
         for warning in state.warnings:
             self._warn(warning)
         if state.area is None:

@@ -19,6 +19,8 @@ __all__ = ["Source", "open_source"]
 
 # What one image may make us hold of a stream.
 RETAIN_MAX = 1 << 30
+# What it may make us pass over of a stream: zeros compress 1,000 to 1, so a small file can ask for hours of it.
+SKIP_MAX = 1 << 36
 _BLOCK = 1 << 16
 _MAGIC = 8
 _FAR = (1 << 62) - 1
@@ -191,6 +193,9 @@ class StreamSource(Source):
                                  "save it to a file first", offset=offset, rule="I-STREAM")
             self._pull = self._start()
             self._position = 0
+        if offset - self._position > SKIP_MAX:
+            raise ImageError(f"{self.name}: offset {offset:#x} is wanted, {offset - self._position:,} bytes further on "
+                             "in a stream: decompress it to a file first", offset=offset, rule="I-LIMIT")
         while self._position < offset:
             if not self._next(min(_BLOCK, offset - self._position)):
                 return False
