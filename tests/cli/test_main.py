@@ -162,3 +162,60 @@ def test_provenance_alone_names_time_and_host(cli: Cli) -> None:
     assert cli("layout", "Haswell", "--json").out == cli("layout", "Haswell", "--json").out
     assert 'provenance": {' not in cli("layout", "Haswell", "--json").out
     assert 'provenance": {' in cli("layout", "Haswell", "--json", "--provenance").out
+
+
+def test_output_file_stays_where_no_input_was_usable(cli: Cli, tmp_path: Path) -> None:
+    path, kept = tmp_path / "empty", tmp_path / "kept"
+    path.write_bytes(b"")
+    kept.write_text("old")
+    for form in ((), ("--json",), ("--csv",)):
+        assert cli("decode", path, *form, "-o", kept).code == 3
+        assert kept.read_text() == "old" and sorted(tmp_path.iterdir()) == [path, kept]
+    assert cli("decode", path, "-o", tmp_path / "new").code == 3
+    assert not (tmp_path / "new").exists()
+
+
+def test_output_file_keeps_its_mode(cli: Cli, tmp_path: Path) -> None:
+    path = tmp_path / "private"
+    path.write_text("old")
+    path.chmod(0o600)
+    assert cli("layout", "EPYC-Genoa", "-o", path).code == 0
+    assert path.read_text() != "old" and path.stat().st_mode & 0o777 == 0o600
+
+
+def test_terminal_escapes_never_reach_stderr(cli: Cli, tmp_path: Path) -> None:
+    bad, good = tmp_path / "\x1b[31mbad", tmp_path / "\x1b[31mgood\n"
+    bad.write_bytes(b"\x7fELF")
+    good.write_bytes(bytes(576))
+    for result in (cli("decode", bad), cli("decode", good), cli("decode", "-", stdin=b"00 \x1b[31m\n")):
+        assert "\x1b" not in result.err and result.err.count("xsave: ") == len(result.err.splitlines()) > 0
+
+
+@pytest.mark.parametrize("word", ["²", "#²", "9" * 5000])
+def test_digits_that_are_no_number(cli: Cli, tmp_path: Path, word: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "area"
+    path.write_bytes(bytes(576))
+    assert cli("decode", path, "--thread", word).code == 2
+    assert cli("decode", path, "--reg", f"zmm0-{word}").code == 2
+    assert cli("live", word).code == 2
+    monkeypatch.setenv("COLUMNS", word)
+    assert cli("layout", "EPYC-Genoa").code == 0
+
+
+def test_no_name_in_reg(cli: Cli, tmp_path: Path) -> None:
+    result = cli("decode", tmp_path / "x", "--reg", " ,")
+    assert result.code == 2 and "--reg" in result.err
+
+
+@pytest.mark.parametrize(("closed", "code"), [("<&-", 3), (">&-", 0), ("2>&-", 0), ("<&- >&- 2>&-", 0)])
+def test_closed_standard_streams(tmp_path: Path, closed: str, code: int) -> None:
+    path = tmp_path / "area"
+    path.write_bytes(bytes(576))
+    word = "-" if closed == "<&-" else str(path)
+    line = f'exec "$0" -m xsave decode -q "$1" -o "$2" {closed}'
+    out = tmp_path / "out"
+    done = subprocess.run(["sh", "-c", line, sys.executable, word, str(out)], capture_output=True, timeout=60)
+    assert done.returncode == code and b"Traceback" not in done.stderr and b"internal" not in done.stderr
+    assert out.exists() == (code == 0)
+    done = subprocess.run(["sh", "-c", f'exec "$0" -m xsave layout {closed}', sys.executable], capture_output=True)
+    assert done.returncode == 0 and done.stderr == b""

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from xsave.cli.options import colored
+from xsave.cli.options import colored, whole_number
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,6 +31,7 @@ class Output:
         self.width = _width() if path is None else 80
         self._temporary = ""
         self._file: "IO[bytes] | None" = None
+        self._discarded = False
 
     @classmethod
     def of(cls, options: "argparse.Namespace") -> "Output":
@@ -50,7 +51,7 @@ class Output:
             return
         try:
             self._file.close()
-            if self._temporary and kind is None and self.path is not None:
+            if self._temporary and kind is None and not self._discarded and self.path is not None:
                 os.replace(self._temporary, self.path)
                 self._temporary = ""
         finally:
@@ -71,8 +72,17 @@ class Output:
             error.filename = path
             raise
         self._temporary = temporary
+        try:
+            # Registers hold keys: a file that others may not read stays one.
+            os.fchmod(handle, os.stat(path).st_mode & 0o777)
+        except OSError:
+            pass
         self.path = os.path.join(folder, base)
         self._file = os.fdopen(handle, "wb")
+
+    def discard(self) -> None:
+        """Leaves the file of `-o` as it was: what has been written goes nowhere."""
+        self._discarded = True
 
     def write(self, text: str) -> None:
         """Writes `text` as it is."""
@@ -139,7 +149,9 @@ def warn(options: "argparse.Namespace", message: str, source: str = "") -> None:
     """A warning on stderr, unless `-q`."""
     if not options.quiet:
         sys.stdout.flush()
-        sys.stderr.write(f"xsave: {source}{': ' if source else ''}warning: {message}\n")
+        from xsave.report.text import printable
+
+        sys.stderr.write(printable(f"xsave: {source}{': ' if source else ''}warning: {message}") + "\n")
 
 
 def _isatty(stream: object) -> bool:
@@ -152,8 +164,9 @@ def _isatty(stream: object) -> bool:
 def _width() -> int:
     # 80 columns unless the terminal is wider.
     text = os.environ.get("COLUMNS", "")
-    if text.isdigit() and int(text) > 0:
-        return max(80, min(int(text), 1000))
+    columns = whole_number(text)
+    if columns:
+        return max(80, min(columns, 1000))
     try:
         return max(80, os.get_terminal_size(sys.stdout.fileno()).columns)
     except (OSError, ValueError, AttributeError):

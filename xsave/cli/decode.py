@@ -1,7 +1,7 @@
 """`xsave decode`: every thread's registers out of any input."""
 
 from xsave.cli.console import Output, Progress, warn
-from xsave.cli.failures import NO, CommandError
+from xsave.cli.failures import NO, NO_INPUT, CommandError
 from xsave.cli.inputs import Tally, images
 from xsave.cli.options import Parser, add_common, cpu
 from xsave.cli.select import Selection, add_selection, in_use_names, read, selection, thread_filter
@@ -59,6 +59,8 @@ def show(
         printers[options.form](state, opened)
         if tally.code == 0 and not state.matched:
             raise _nothing(options, chosen, state)
+        if tally.code == NO_INPUT:
+            out.discard()
     return tally.code
 
 

@@ -82,10 +82,12 @@ def explain(error: BaseException, source: str = "") -> CommandError:
 
 def report(error: CommandError) -> None:
     """Prints the error and its hint on stderr."""
+    from xsave.report.text import printable
+
     place = f"{error.source}: " if error.source else ""
-    text = f"xsave: {place}{error}\n"
+    text = printable(f"xsave: {place}{error}") + "\n"
     if error.hint:
-        text += f"hint: {error.hint}\n"
+        text += printable(f"hint: {error.hint}") + "\n"
     try:
         sys.stdout.flush()
     except (OSError, ValueError):

@@ -6,7 +6,7 @@ Threads of a process become a core file in memory, made of the kernel's own byte
 from xsave.cli.console import Output
 from xsave.cli.failures import NO_INPUT, CommandError, usage
 from xsave.cli.inputs import Tally
-from xsave.cli.options import Parser, add_common
+from xsave.cli.options import Parser, add_common, whole_number
 from xsave.cli.select import add_selection, read, selection, thread_filter
 
 TYPE_CHECKING = False
@@ -38,12 +38,13 @@ def run(options: "argparse.Namespace") -> int:
     """Runs the verb; returns the exit code."""
     if options.pid is None:
         return _this_cpu(options)
-    if not options.pid.isdigit() or int(options.pid) == 0:
+    pid = whole_number(options.pid)
+    if not pid:
         raise usage(f"live: {options.pid!r} is no process id", "pidof PROGRAM finds one")
     from xsave.cli.decode import show
 
     chosen, wanted = selection(options), thread_filter(options.thread)
-    return show(options, iter([process_image(int(options.pid))]), chosen, wanted, Tally())
+    return show(options, iter([process_image(pid)]), chosen, wanted, Tally())
 
 
 def process_image(pid: int) -> "Image":

@@ -122,6 +122,11 @@ def number(text: str) -> int:
         raise usage(f"{text!r} is not a number") from None
 
 
+def whole_number(text: str) -> "int | None":
+    """The number that `text` is in ASCII digits, or None; as large as any identifier of a system may be."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 20 else None
+
+
 def cpu(text: str) -> "CpuModel":
     """A CPU: `host`, a model's name, or a file of CPUID text. Raises: `CommandError`, `FormatError`."""
     import os

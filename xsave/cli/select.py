@@ -1,6 +1,7 @@
 """Which registers and threads a command is about: `--reg`, `--component`, `--thread`."""
 
 from xsave.cli.failures import suggestion, usage
+from xsave.cli.options import whole_number
 from xsave.errors import LayoutError
 from xsave.registers import REGISTERS, register_names
 
@@ -32,6 +33,8 @@ class Selection:
             self.wanted = []
             for word in [part for text in words for part in text.replace(",", " ").split()]:
                 self._add(word)
+            if not self.wanted and not self.general:
+                raise usage("--reg names no register", "xsave decode FILE --all shows what there is")
 
     @property
     def all(self) -> bool:
@@ -118,8 +121,9 @@ def _expand(word: str) -> "list[str]":
     if dash and first in folded:
         row = REGISTERS[folded[first]]
         tail = last[len(row.family) :] if last.startswith(row.family) else last
-        if tail.isdigit() and row.index is not None and int(tail) >= row.index:
-            wanted = range(row.index, int(tail) + 1)
+        end = whole_number(tail)
+        if end is not None and row.index is not None and end >= row.index:
+            wanted = range(row.index, end + 1)
             names = [n for n, each in REGISTERS.items() if each.family == row.family and each.index in wanted]
             return names if len(names) == len(wanted) else []
     return []
@@ -152,10 +156,10 @@ def thread_filter(words: "list[str] | None") -> "Any":
     for word in [part for text in words for part in text.replace(",", " ").split()]:
         if word == "crashed":
             crashed = True
-        elif word.startswith("#") and word[1:].isdigit():
-            indices.add(int(word[1:]))
-        elif word.isdigit():
-            tids.add(int(word))
+        elif word.startswith("#") and (number := whole_number(word[1:])) is not None:
+            indices.add(number)
+        elif (number := whole_number(word)) is not None:
+            tids.add(number)
         else:
             raise usage(f"--thread {word!r}: give a tid, 'crashed', or '#N' for the N-th thread of the file")
     return lambda index, thread: thread.tid in tids or index in indices or (crashed and thread.crashed)
