@@ -4,6 +4,8 @@ import csv
 import io
 import json
 import lzma
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -116,6 +118,20 @@ def test_folder_and_glob(cli: Cli, genoa: Path, tmp_path: Path) -> None:
     assert result.code == 3 and "nothing matches" in result.err
     genoa.unlink()
     assert cli("decode", tmp_path).code == 3
+
+
+def test_a_pipe_in_a_folder_is_not_waited_for(cli: Cli, genoa: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "area").write_bytes(genoa.read_bytes())
+    os.mkfifo(folder / "pipe")
+    (folder / "gone").symlink_to("nowhere")
+    signal.alarm(5)
+    try:
+        result = cli("decode", folder)
+    finally:
+        signal.alarm(0)
+    assert result.code == 0 and str(folder / "area") in result.out
 
 
 def test_narrowing(cli: Cli, genoa: Path) -> None:

@@ -82,7 +82,9 @@ def _walk(folder: str) -> "Iterator[Input]":
             count += 1
             if count > _FOLDER_LIMIT:
                 raise CommandError(f"more than {_FOLDER_LIMIT:,} files", NO_INPUT, source=folder)
-            yield Input(os.path.join(root, name), found=True)
+            path = os.path.join(root, name)
+            if os.path.isfile(path):  # a pipe would be waited for
+                yield Input(path, found=True)
 
 
 def open_image(name: str, cpu: "CpuModel | None") -> "Image":
