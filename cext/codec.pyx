@@ -158,6 +158,8 @@ cdef void load_tables():
     # The bytes of a component that hold registers, neighbours joined: what `same_state` compares.
     spans = {}
     for row in REGISTERS.values():
+        if row.narrow:
+            continue
         if row.family in ("ymm", "zmm") and len(row.parts) > 1:
             part = row.parts[len(row.parts) - 1]
         else:
@@ -699,6 +701,8 @@ cdef Decoder find_decoder(Layout layout, registers):
                     rows.append(row)
             layout.decoder = make_decoder(layout, rows)
         return layout.decoder
+    if isinstance(registers, str):
+        registers = (registers,)
     return make_decoder(layout, [find_register(name) for name in registers])
 
 
@@ -1282,7 +1286,8 @@ cdef int check_columns(list held, Layout layout) except -1:
 
 
 def encode_many(columns, Layout layout not None, xstate_bv=None, out=None):
-    """Areas of `layout` out of columns, `{name: array}` as `decode_many` gives them; the inverse of it.
+    """Areas of `layout` out of columns, `{name: array}` as `decode_many` gives them; the inverse of it. The `tid` of an
+    image's columns is passed over.
 
     Every row has the same components in use: those of the columns' registers, or `xstate_bv`, a number or an
     (N,) array of them. Returns a new (N, `layout.size`) uint8 array, or `out`, a writable C-contiguous (N, stride)
@@ -1302,6 +1307,8 @@ def encode_many(columns, Layout layout not None, xstate_bv=None, out=None):
     cdef set seen = set()
     held = []
     for name, column in columns.items():
+        if name == "tid":       # the threads' column of image.columns
+            continue
         row = find_register(name)
         once(seen, row, name)
         compile_op(&op, row, layout)

@@ -65,6 +65,11 @@ class RegisterRow:
         return f"<register {self.name}: {self.width} bytes in {', '.join(p.component.name for p in self.parts)}>"
 
     @property
+    def narrow(self) -> bool:
+        """Whether the row is the lower part of a wider register in one component, as XMM17 is of ZMM17."""
+        return self.family in ("xmm", "ymm") and self.parts[-1].component == _C.HI16_ZMM
+
+    @property
     def component(self) -> Component:
         """The component that decides whether a layout holds the register: the one of its highest part."""
         return self.parts[-1].component
@@ -93,6 +98,8 @@ def _vectors() -> "list[RegisterRow]":
     for i in range(16):
         low, mid = Part(_C.SSE, 160 + 16 * i, 16), Part(_C.AVX, 16 * i, 16, 16)
         rows.append(RegisterRow(f"zmm{i}", 64, (low, mid, Part(_C.ZMM_HI256, 32 * i, 32, 32)), family="zmm", index=i))
+    for name, width in (("xmm", 16), ("ymm", 32)):
+        rows += _family(name, 16, _C.HI16_ZMM, 0, 64, width, first=16)
     return rows + _family("zmm", 16, _C.HI16_ZMM, 0, 64, 64, first=16)
 
 
@@ -173,7 +180,9 @@ def register_names(mask: int, compacted: bool = False) -> "list[str]":
             widest = family
     names = []
     for row in _ROWS:
-        if row.family in ("xmm", "ymm", "zmm") and row.component != _C.HI16_ZMM:
+        if row.narrow:
+            held = False
+        elif row.family in ("xmm", "ymm", "zmm") and row.component != _C.HI16_ZMM:
             held = row.family == widest
         elif row.name in ("mxcsr", "mxcsr_mask"):
             held = bool(mask >> _C.SSE & 1) or (not compacted and bool(mask >> _C.AVX & 1))

@@ -133,3 +133,28 @@ def test_one_odd_thread_among_many(oddity, tmp_path):
     assert words.get(oddity, "") in " ".join(found[33][4])
     if oddity == "MXCSR":
         assert "MXCSR" in found[33][3].rule and xsave.decode(image.threads[33].area)["mxcsr"] == 0x1FA0
+
+
+@pytest.mark.parametrize("wide_first", [True, False])
+def test_columns_are_those_of_the_widest_layout(wide_first, tmp_path):
+    threads = []
+    for tid, mask in enumerate((0x2E7, 0x7) if wide_first else (0x7, 0x2E7), 1):
+        area = area_of(layout_of("EPYC-Genoa", mask), tid)
+        threads.append(Thread(tid=tid, gpr={"rip": tid}, xstate=area, fpregs=legacy_of(area)))
+    path = tmp_path / "core"
+    path.write_bytes(elf.core(elf.linux_notes(threads)))
+    image = xsave.open(path)
+    columns = image.columns()
+    for row, thread in enumerate(image.threads):
+        values = xsave.decode(thread.area)
+        wide = values.get("zmm3", values.get("ymm3"))
+        assert columns["zmm3"][row].tobytes() == wide.ljust(64, b"\0")
+        assert columns["k1"][row] == values.get("k1", 0)
+
+
+def test_columns_go_back_to_areas(core):
+    image = xsave.open(core)
+    layout = layout_of("SapphireRapids", 0x600E7)
+    areas = xsave.encode_many(image.columns(), layout)
+    for row in (0, 1, 2, 999):
+        assert xsave.same_state(xsave.Area(areas[row], layout), image.threads[row].area)

@@ -213,7 +213,7 @@ def test_every_register_is_what_decode_says(name, data):
 
 def test_names_and_numbers_that_do_not_exist():
     area = everything().view()
-    for name in ("zmm32", "xmm16", "k8", "r15", "tmm8", "st8", "", "rip", "zmm-1"):
+    for name in ("zmm32", "xmm32", "k8", "r15", "tmm8", "st8", "", "rip", "zmm-1"):
         with pytest.raises(KeyError, match="no register"):
             area[name]
     with pytest.raises(KeyError, match="did you mean 'tilecfg'"):
@@ -221,7 +221,7 @@ def test_names_and_numbers_that_do_not_exist():
     for name in (5, None, b"zmm0", ("zmm0",), ["zmm0"]):
         with pytest.raises(TypeError):
             area[name]
-    for family, bad in (("zmm", 32), ("ymm", 16), ("xmm", 16), ("k", 8), ("r", 15), ("r", 32), ("st", 8), ("tmm", 8),
+    for family, bad in (("zmm", 32), ("ymm", 32), ("xmm", 32), ("k", 8), ("r", 15), ("r", 32), ("st", 8), ("tmm", 8),
                         ("bnd", 4), ("zmm", -1), ("zmm", 10**6)):  # fmt: skip
         with pytest.raises(IndexError, match=f"no register {family}{bad}"):
             getattr(area, family)[bad]
@@ -233,6 +233,14 @@ def test_names_and_numbers_that_do_not_exist():
         _ = area.bndcfgu
     with pytest.raises(OverflowError):
         area.zmm[1 << 70]
+
+
+def test_narrow_names_of_the_upper_registers():
+    area = everything().view()
+    for number in range(16, 32):
+        wide = bytes(area[f"zmm{number}"])
+        assert bytes(area[f"ymm{number}"]) == wide[:32] == bytes(area.ymm[number])
+        assert bytes(area[f"xmm{number}"]) == wide[:16] == bytes(area.xmm[number])
 
 
 def test_which_registers_are_views():

@@ -23,6 +23,7 @@ from xsave import (
 )
 
 ROWS = 125
+REPETITIONS = 3
 FILLER = 0xA5
 TILEDATA = 18
 Columns = dict[str, np.ndarray]
@@ -258,7 +259,15 @@ def run(count: int, seed: int, allowed: int) -> list[str]:
         masks.append(subset | int(rng.integers(0, 2**63)) & ~xcr0)
     wrong: list[str] = []
     for group in range(-(-count // ROWS)):
-        wrong += judge(rng, cpu, model, allowed, masks[group % len(masks)])
+        mask = masks[group % len(masks)]
+        found = judge(np.random.default_rng([seed, group]), cpu, model, allowed, mask)
+        # A context switch between load and save may bring a component into use; what is wrong is wrong every time.
+        for _ in range(REPETITIONS):
+            if not found:
+                break
+            again = set(judge(np.random.default_rng([seed, group]), cpu, model, allowed, mask))
+            found = [line for line in found if line in again]
+        wrong += found
     return wrong
 
 

@@ -329,19 +329,20 @@ class CoreImage(Image):
     def _bulk(self) -> "Bulk | None":
         from xsave.images.columns import Bulk
 
-        for index in range(self._table.groups):
-            place = self._table.find(index, XSTATE)
-            if place is None or not AREA_MIN <= place[1] <= _AREA_MAX:
-                continue
-            raw = self.note(place, _AREA_MAX)
-            if len(raw) < place[1] or is_shifted(raw):
-                return None
-            layout = self._choice(raw, place[1]).layout
-            if layout.format != STANDARD:
-                return None
-            xcr0 = unpack_from("<Q", raw, 464)[0]
-            return Bulk(layout, self._table.numbers(), self._table.gather(XSTATE), place[1], xcr0)
-        return None
+        # The columns are those of the widest layout: the largest note's.
+        places = self._table.gather(XSTATE)
+        sizes = memoryview(places[1]).cast("q")
+        size = max((size for size in sizes if AREA_MIN <= size <= _AREA_MAX), default=0)
+        if not size:
+            return None
+        raw = self.note((memoryview(places[0]).cast("q")[sizes.tolist().index(size)], size), _AREA_MAX)
+        if len(raw) < size or is_shifted(raw):
+            return None
+        layout = self._choice(raw, size).layout
+        if layout.format != STANDARD:
+            return None
+        xcr0 = unpack_from("<Q", raw, 464)[0]
+        return Bulk(layout, self._table.numbers(), places, size, xcr0)
 
     # -- signal frames -------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Source", "open_source"]
 
 # What one image may make us hold of a stream.
-RETAIN_MAX = 1 << 30
+RETAIN_MAX = 1 << 28
 # What it may make us pass over of a stream: zeros compress 1,000 to 1, so a small file can ask for hours of it.
 SKIP_MAX = 1 << 36
 _BLOCK = 1 << 16
