@@ -13,6 +13,8 @@ from setuptools import Extension, setup
 
 PUBLIC = ("layout", "codec", "area")
 PRIVATE = ("records",)
+# Nothing in these is called often: made small, for a command's memory counts every byte of code that is loaded.
+SMALL = ("layout", "records")
 X86_ONLY = {"native": ["cext/insn.c", "cext/guard.c", "cext/child.c"]}
 
 DIRECTIVES = {
@@ -34,13 +36,17 @@ def portable() -> bool:
 def extension(module: str, stem: str, sources: "list[str]") -> Extension:
     macros = [("XSAVE_PORTABLE", "1")] if portable() else []
     # Ours would come behind, and win over, what the checked builds ask for.
-    optimised = [] if "-O" in os.environ.get("CFLAGS", "") else ["-O2"]
+    checked = "-O" in os.environ.get("CFLAGS", "")
+    optimised = [] if checked else ["-Os" if stem in SMALL else "-O2", "-fno-asynchronous-unwind-tables"]
+    # One segment less to pad to whole pages, where the linker is one that knows.
+    linked = ["-Wl,-z,noseparate-code"] if sys.platform == "linux" and not checked else []
     return Extension(
         f"xsave.{module}",
         [f"cext/{stem}.pyx", *sources],
         include_dirs=["cext"],
         define_macros=macros,
         extra_compile_args=[*optimised, "-std=gnu11", "-fno-strict-aliasing", "-Wall", "-Wno-unused-function"],
+        extra_link_args=linked,
         depends=[str(path) for path in [*Path("cext").glob("*.h"), *Path("xsave").glob("*.pxd")]],
     )
 

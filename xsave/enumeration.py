@@ -5,7 +5,6 @@ have, and what stands in for a sub-leaf that is not there.
 """
 
 from collections.abc import Mapping
-from itertools import pairwise
 
 from xsave.components import COMPONENTS, Component, ComponentMask
 from xsave.errors import FormatError, UnsupportedError
@@ -100,7 +99,13 @@ class ComponentRow:
         return f"<{self.component.info.name}: {self.size} bytes{place}{flags}>"
 
 
-class ComponentRows(Mapping[Component, ComponentRow]):
+if TYPE_CHECKING:
+    _Rows = Mapping[Component, ComponentRow]
+else:
+    _Rows = Mapping
+
+
+class ComponentRows(_Rows):
     """Rows by component, ascending; also indexed by number or by any name that the table of components knows."""
 
     __slots__ = ("_rows",)
@@ -214,12 +219,13 @@ def check_overlaps(rows: "Sequence[ComponentRow]", user: int) -> None:
                     f"CPUID leaf 0DH sub-leaf 0 EAX: found {each.info.name} and {others}, expected one of them: "
                     "they share bytes of the standard format"
                 )
-    placed = sorted(
+    placed = [
         (row.offset, row.size, row.component)
         for row in rows
         if row.offset is not None and row.component not in _LEGACY
-    )
-    for (start, size, component), (following, _, other) in pairwise(placed):
+    ]
+    placed.sort(key=lambda place: place[0])
+    for (start, size, component), (following, _, other) in zip(placed, placed[1:], strict=False):
         if start + size > following:
             raise FormatError(
                 f"CPUID leaf 0DH sub-leaf {int(other)} ({other.info.name}) EBX: found an offset of "

@@ -28,6 +28,10 @@ class Part:
         self.at = at
 
 
+# Masks of whole registers by width in bytes, one number for all that share it.
+_ALL_ONES = {width: (1 << 8 * width) - 1 for width in (1, 2, 4, 8, 10, 16, 32, 64, 128, 1024)}
+
+
 class RegisterRow:
     """One row: a register's name, width in bytes and parts.
 
@@ -56,7 +60,7 @@ class RegisterRow:
         self.parts = parts
         self.scalar = scalar
         self.init = init
-        self.mask = (1 << 8 * width) - 1 if mask is None else mask
+        self.mask = _ALL_ONES[width] if mask is None else mask
         self.shift = shift
         self.family = family or name
         self.index = index

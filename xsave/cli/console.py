@@ -15,9 +15,12 @@ if TYPE_CHECKING:
 _STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
 
 # What --ascii puts in place of the few characters outside ASCII that reports use.
-_ASCII = str.maketrans(
-    {"…": "..", "×": "x", "–": "-", "→": "->", "≠": "!=", "≤": "<=", "·": "-", "∞": "inf", "↔": "<->"}
-)
+_ASCII = {
+    ord(sign): text
+    for sign, text in {
+        "…": "..", "×": "x", "–": "-", "→": "->", "≠": "!=", "≤": "<=", "·": "-", "∞": "inf", "↔": "<->",
+    }.items()
+}
 
 
 class Output:

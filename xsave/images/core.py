@@ -4,7 +4,7 @@ What differs between systems (which notes start a thread, where its registers li
 `xsave.images.linux` and `xsave.images.bsd`.
 """
 
-from struct import iter_unpack, unpack_from
+from struct import iter_unpack, unpack, unpack_from
 
 from xsave._records import CHUNK_MIN, NUMBERED, STARTS_GROUP, NoteTable
 from xsave.area import Area
@@ -33,9 +33,9 @@ __all__ = ["AUXV", "FPREGS", "LAYOUT", "PRXFPREG", "SHSTK", "XSTATE", "CoreImage
 
 # An area of more bytes exists nowhere; a note that says so is read this far.
 _AREA_MAX = 1 << 16
-_CHUNK = 1 << 18
+_CHUNK = 1 << 16
 _FXSAVE, _FSAVE = 512, 108
-_AHEAD = 1 << 16
+_AHEAD = 1 << 15
 _AUXV_MAX = 1 << 14
 _AT_MINSIGSTKSZ = 51
 
@@ -209,7 +209,7 @@ class CoreImage(Image):
         return self._table.number(index)
 
     def _tids(self) -> "Iterable[int]":
-        return memoryview(self._table.numbers()).cast("q")
+        return unpack(f"{self._table.groups}q", self._table.numbers())
 
     def _header(self, index: int) -> Header:
         return self.dialect.header(self, index)
@@ -262,7 +262,7 @@ class CoreImage(Image):
         start, (offset, size) = table.place(index), place
         for fresh in (False, True):
             if fresh:
-                self._ahead = b""
+                self._ahead, self._states = b"", ()
                 self._ahead_at, self._ahead = start, self._source.read(start, _AHEAD)
             at = offset - self._ahead_at
             if start < self._ahead_at or not 0 <= at <= len(self._ahead) - size:

@@ -6,7 +6,6 @@ named as the document's `schema` key.
 """
 
 from xsave.area import hex_members
-from xsave.report.values import lane_bits, lanes, special, x87_float
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -71,7 +70,7 @@ def _write(value: "Any", put: "Callable[[str], None]") -> None:
     elif isinstance(value, int):
         put(int.__repr__(value))
     elif isinstance(value, float):
-        if special(value):
+        if value - value != 0.0:
             raise ValueError(f"{value} has no place in JSON")
         put(float.__repr__(value))
     elif isinstance(value, dict):
@@ -127,6 +126,8 @@ def register_record(value: "int | bytes | memoryview") -> str:
 
 def lane_values(name: str, data: "bytes", lane: str) -> "list[Any]":
     """The lanes of a register, NaN and infinities as objects; an x87 register is one value."""
+    from xsave.report.values import lane_bits, lanes, x87_float
+
     if len(data) == 10 and name.startswith("st"):
         return [_number(x87_float(data), int.from_bytes(data, "little"), 80)]
     size = 8 * len(data) // max(len(lanes(data, lane)), 1)
@@ -136,6 +137,8 @@ def lane_values(name: str, data: "bytes", lane: str) -> "list[Any]":
 def _number(value: "int | float", bits: int, width: int) -> object:
     if isinstance(value, int):
         return value
+    from xsave.report.values import special
+
     name = special(value)
     return {"special": name, "bits": f"{bits:#0{2 + width // 4}x}"} if name else value
 
