@@ -225,7 +225,8 @@ def check_overlaps(rows: "Sequence[ComponentRow]", user: int) -> None:
         if row.offset is not None and row.component not in _LEGACY
     ]
     placed.sort(key=lambda place: place[0])
-    for (start, size, component), (following, _, other) in zip(placed, placed[1:], strict=False):
+    for number in range(1, len(placed)):
+        (start, size, component), (following, _, other) = placed[number - 1], placed[number]
         if start + size > following:
             raise FormatError(
                 f"CPUID leaf 0DH sub-leaf {int(other)} ({other.info.name}) EBX: found an offset of "
