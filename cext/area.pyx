@@ -146,6 +146,7 @@ def hex_members(dict values not None):
 
 
 @cython.final
+@cython.no_gc   # it refers to an Area or to bytes: no cycle can begin here
 @cython.freelist(16)
 cdef class RegisterView:
     """One register's bytes, in memory order, with the buffer protocol.
@@ -240,6 +241,7 @@ cdef str lane_code(lanes):
 
 
 @cython.final
+@cython.no_gc   # as RegisterView
 @cython.freelist(16)
 cdef class RegisterFile:
     """The numbered registers of one family of an area: `area.zmm[17]`, `area.k[1]`, `area.st[0]`."""
@@ -298,7 +300,7 @@ cdef RegisterFile make_file(Area area, Py_ssize_t which):
     return found
 
 
-cdef object read_register(Area area, Field field):
+cdef inline object read_register(Area area, Field field):
     cdef RegisterView register
     cdef const uint8_t *base = <const uint8_t *>area.buffer.buf
     cdef uint64_t live = load_le64(base + HEADER_OFFSET)
@@ -322,6 +324,15 @@ cdef object read_register(Area area, Field field):
         register.data = register.store
         read_bytes(&field.op, base, live, register.store)
     return register
+
+
+cdef inline object quick_register(Area area, int which, str name):
+    # `which` is the property's place in the layout's row of quick fields.
+    cdef Field field
+    if area._layout.quick[which] == NULL:
+        field = find_field(area._layout, name)
+        area._layout.quick[which] = <void *>field
+    return read_register(area, <Field>area._layout.quick[which])
 
 
 @cython.final
@@ -438,67 +449,67 @@ cdef class Area:
     @property
     def fcw(self):
         """x87 control word (SDM1 8.1.5)."""
-        return named_register(self, "fcw")
+        return quick_register(self, 0, "fcw")
 
     @property
     def fsw(self):
         """x87 status word (SDM1 8.1.3)."""
-        return named_register(self, "fsw")
+        return quick_register(self, 1, "fsw")
 
     @property
     def ftw(self):
         """Abridged x87 tag word: bit j set where physical register j is not empty (SDM1 10.5.1.1)."""
-        return named_register(self, "ftw")
+        return quick_register(self, 2, "ftw")
 
     @property
     def fop(self):
         """x87 last opcode, 11 bits (SDM1 8.1.9)."""
-        return named_register(self, "fop")
+        return quick_register(self, 3, "fop")
 
     @property
     def fip(self):
         """x87 instruction pointer, 64-bit form (SDM1 8.1.8)."""
-        return named_register(self, "fip")
+        return quick_register(self, 4, "fip")
 
     @property
     def fdp(self):
         """x87 data pointer, 64-bit form (SDM1 8.1.8)."""
-        return named_register(self, "fdp")
+        return quick_register(self, 5, "fdp")
 
     @property
     def mxcsr(self):
         """MXCSR; in the standard format from memory whatever XSTATE_BV says (SDM1 13.8.1)."""
-        return named_register(self, "mxcsr")
+        return quick_register(self, 6, "mxcsr")
 
     @property
     def mxcsr_mask(self):
         """MXCSR_MASK, the legal bits of MXCSR on the CPU that wrote the area (SDM1 11.6.6)."""
-        return named_register(self, "mxcsr_mask")
+        return quick_register(self, 7, "mxcsr_mask")
 
     @property
     def pkru(self):
         """PKRU (SDM1 13.5.7)."""
-        return named_register(self, "pkru")
+        return quick_register(self, 8, "pkru")
 
     @property
     def bndcfgu(self):
         """BNDCFGU (SDM1 13.5.4)."""
-        return named_register(self, "bndcfgu")
+        return quick_register(self, 9, "bndcfgu")
 
     @property
     def bndstatus(self):
         """BNDSTATUS (SDM1 13.5.4)."""
-        return named_register(self, "bndstatus")
+        return quick_register(self, 10, "bndstatus")
 
     @property
     def uif(self):
         """UIF, the user-interrupt flag, 0 or 1 (SDM1 13.5.11)."""
-        return named_register(self, "uif")
+        return quick_register(self, 11, "uif")
 
     @property
     def tilecfg(self):
         """The 64-byte image of LDTILECFG and STTILECFG (SDM2)."""
-        return named_register(self, "tilecfg")
+        return quick_register(self, 12, "tilecfg")
 
     @property
     def x87_tag_word(self):

@@ -30,9 +30,6 @@ from xsave.errors import FormatError, LayoutError, TruncatedError
 from xsave.registers import REGISTERS, find_register, register_names
 
 cdef extern from "bytes.h" nogil:
-    uint16_t load_le16(const void *p)
-    uint32_t load_le32(const void *p)
-    uint64_t load_le64(const void *p)
     void store_le16(void *p, uint16_t v)
     void store_le32(void *p, uint32_t v)
     void store_le64(void *p, uint64_t v)
@@ -734,20 +731,6 @@ cdef bint fits(row, Layout layout):
         if number >= 2 and layout.shape.mask >> number & 1 and part.offset + part.width > layout.shape.width[number]:
             return False
     return True
-
-
-cdef uint64_t read_scalar(const Op *op, const uint8_t *area) noexcept nogil:
-    cdef const uint8_t *p = area + op.part[0].offset
-    cdef uint64_t value
-    if op.width == 8:
-        value = load_le64(p)
-    elif op.width == 4:
-        value = load_le32(p)
-    elif op.width == 2:
-        value = load_le16(p)
-    else:
-        value = p[0]
-    return (value & op.mask) >> op.shift
 
 
 cdef void read_bytes(const Op *op, const uint8_t *area, uint64_t live, uint8_t *out) noexcept nogil:

@@ -1,8 +1,13 @@
 # Pointer-level functions over (pointer, length, shape): what the layers above may cimport. They return a status,
 # allocate nothing and touch no Python object.
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from xsave.layout cimport Layout, Shape
+
+cdef extern from "bytes.h" nogil:
+    uint16_t load_le16(const void *p)
+    uint32_t load_le32(const void *p)
+    uint64_t load_le64(const void *p)
 
 cdef enum Status:
     OK = 0
@@ -31,12 +36,25 @@ cdef struct Op:
     bint scalar
     Part part[3]
 
+# Read again and again, so it stands where whoever cimports it can have it inline.
+cdef inline uint64_t read_scalar(const Op *op, const uint8_t *area) noexcept nogil:
+    cdef const uint8_t *p = area + op.part[0].offset
+    cdef uint64_t value
+    if op.width == 8:
+        value = load_le64(p)
+    elif op.width == 4:
+        value = load_le32(p)
+    elif op.width == 2:
+        value = load_le16(p)
+    else:
+        value = p[0]
+    return (value & op.mask) >> op.shift
+
 cdef class Field:
     cdef Op op
     cdef readonly str name
     cdef readonly object initial
 
-cdef uint64_t read_scalar(const Op *op, const uint8_t *area) noexcept nogil
 cdef void read_bytes(const Op *op, const uint8_t *area, uint64_t live, uint8_t *out) noexcept nogil
 cdef int write_value(const Op *op, name, value, uint8_t *area) except -1
 cdef uint64_t bits_of(const Op *op) noexcept nogil

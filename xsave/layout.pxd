@@ -45,3 +45,4 @@ cdef class Layout:
     cdef object decoder
     cdef dict fields
     cdef list families
+    cdef void *quick[16]        # fields of the properties of Area, which `fields` owns; NULL until asked for
