@@ -9,8 +9,8 @@ from struct import pack_into, unpack_from
 from xsave.area import Area
 from xsave.components import Component, ComponentMask
 from xsave.errors import FormatError
+from xsave.images.facts import Choice, legacy_choice
 from xsave.images.image import Evidence, State
-from xsave.images.trust import Choice, legacy_choice
 
 __all__ = ["AREA_MIN", "assemble", "from_fsave", "from_legacy", "fxsave_x87", "is_shifted", "unshift"]
 

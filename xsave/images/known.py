@@ -3,16 +3,12 @@
 Built from `CpuModel.names()` when the trust order first needs it, and kept.
 """
 
-from xsave.components import COMPONENTS
 from xsave.errors import LayoutError
+from xsave.images.facts import LEGACY, USER
 from xsave.layout import STANDARD, Layout
 from xsave.models import CpuModel
 
-__all__ = ["LEGACY", "USER", "Group", "beyond", "exact_size", "groups", "groups_of_size"]
-
-LEGACY = 3
-# Every bit that some XCR0 may have.
-USER = sum(1 << component for component, row in COMPONENTS.items() if not row.supervisor)
+__all__ = ["Group", "beyond", "exact_size", "groups", "groups_of_size"]
 
 
 class Group:

@@ -7,8 +7,8 @@ more; the u64 at byte 464 is the host's mask, not the guest's XCR0. Nothing in t
 from struct import unpack_from
 
 from xsave.images.assemble import AREA_MIN
+from xsave.images.facts import Facts
 from xsave.images.known import exact_size
-from xsave.images.trust import Facts
 
 __all__ = ["kvm_facts"]
 
