@@ -214,8 +214,14 @@ def judge(
     ours = transcode_many(areas[STANDARD], standard, compacted, lost=lost)
     theirs = areas[COMPACTED]
     live = u64(theirs, 512)
-    # An interrupt between the two saves may bring SSE into use.
-    check("XSTATE_BV of XSAVE made compacted", (u64(ours, 512) ^ live) & ~np.uint64(2) == 0)
+    # An interrupt between the two saves may bring SSE into use, or another component that has initial values.
+    differ = (u64(ours, 512) ^ live) & ~np.uint64(2)
+    check("XSTATE_BV of XSAVE made compacted", differ & ~np.uint64(rfbm & ~1) == 0)
+    for i in reference.bits(rfbm & ~3):
+        rows = (differ >> np.uint64(i) & np.uint64(1)).astype(bool)
+        bytes_ = written(cpu, rfbm, reference.COMPACTED, compacted.size, 1 << i)
+        used = np.where((live >> np.uint64(i) & np.uint64(1)).astype(bool)[:, None], theirs[:, : compacted.size], ours)
+        check(f"component {i} in use in one save alone", ~rows | (used[:, bytes_] == 0).all(axis=1))
     check("XCOMP_BV of XSAVE made compacted", u64(ours, 520) == u64(theirs, 520))
     both = u64(ours, 512) & live
     for i in reference.bits(rfbm):
@@ -228,7 +234,7 @@ def judge(
             check("MXCSR without SSE", rows | (columns["mxcsr"] == reference.MXCSR_INIT))
 
     ours, theirs = transcode_many(areas[COMPACTED], compacted, standard), areas[STANDARD]
-    check("XSTATE_BV of XSAVEC made standard", (u64(ours, 512) ^ u64(theirs, 512)) & ~np.uint64(2) == 0)
+    check("XSTATE_BV of XSAVEC made standard", (u64(ours, 512) ^ u64(theirs, 512)) & ~(differ | np.uint64(2)) == 0)
     bytes_ = written(cpu, rfbm, reference.STANDARD, standard.size, rfbm)
     if rfbm & 2:
         bytes_[24:32] = True
