@@ -217,5 +217,6 @@ def test_closed_standard_streams(tmp_path: Path, closed: str, code: int) -> None
     done = subprocess.run(["sh", "-c", line, sys.executable, word, str(out)], capture_output=True, timeout=60)
     assert done.returncode == code and b"Traceback" not in done.stderr and b"internal" not in done.stderr
     assert out.exists() == (code == 0)
-    done = subprocess.run(["sh", "-c", f'exec "$0" -m xsave layout EPYC-Genoa {closed}', sys.executable], capture_output=True)
+    line = f'exec "$0" -m xsave layout EPYC-Genoa {closed}'
+    done = subprocess.run(["sh", "-c", line, sys.executable], capture_output=True, timeout=60)
     assert done.returncode == 0 and done.stderr == b""
