@@ -7,7 +7,7 @@ from typing_extensions import Buffer
 from xsave.components import ComponentMask
 from xsave.layout import Format, Layout
 
-__all__ = ["Area", "RegisterFile", "RegisterView", "extended_to_float", "header_findings"]
+__all__ = ["Area", "RegisterFile", "RegisterView", "extended_to_float", "header_findings", "hex_members"]
 
 def extended_to_float(raw: Buffer) -> float: ...
 def hex_members(values: dict[str, int | bytes]) -> str: ...

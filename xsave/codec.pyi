@@ -8,6 +8,7 @@ from typing_extensions import Buffer
 from xsave.layout import Layout
 
 __all__ = [
+    "ColumnWriter",
     "decode",
     "decode_many",
     "encode",
