@@ -3,7 +3,7 @@
 `stages` has a line for each: name, seconds, limit in seconds, exit status. `NAME.json` is the summary of a stage that
 ran tests (`tests/conftest.py`). A stage that failed makes the run fail, and so does a skip that this machine does not
 excuse: of data that is there, of an instruction that /proc/cpuinfo lists, of a tool (the run installs them all), or of
-x86 code outside of the portable build.
+what a build lacks outside of the portable one and the one under sanitizers.
 """
 
 import json
@@ -26,7 +26,8 @@ def complaint(reason: str, stage: str) -> str | None:
     if kind == "cpu":
         return "/proc/cpuinfo lists it" if what.split()[-1] in cpu_flags() else None
     if kind == "build":
-        return None if stage == "portable" else "this is not the portable build"
+        wanted = "sanitize" if what.startswith("sanitizers") else "portable"
+        return None if stage == wanted else f"this is not the {wanted} build"
     if kind == "kernel":
         return None
     return "the run installs it" if kind == "tool" else "an unknown kind of reason"

@@ -31,6 +31,7 @@ cdef extern from "Python.h":
 cdef extern from "bytes.h" nogil:
     uint32_t load_le32(const void *p)
     uint64_t load_le64(const void *p)
+    void store_hex(uint8_t *out, const uint8_t *data, size_t count)
 
 __all__ = ["Area", "RegisterFile", "RegisterView", "extended_to_float", "header_findings",
            "hex_members"]
@@ -86,7 +87,6 @@ def hex_members(dict values not None):
     cdef Py_ssize_t room = 2, length, i
     cdef const char *digits = b"0123456789abcdef"
     cdef const char *text
-    cdef const uint8_t *data
     cdef uint8_t *out
     cdef uint8_t *at
     cdef uint64_t number
@@ -115,10 +115,7 @@ def hex_members(dict values not None):
             memcpy(at, b'": "', 4)
             at += 4
             if isinstance(value, bytes):
-                data = <const uint8_t *>PyBytes_AS_STRING(value)
-                for i in range(len(<bytes>value)):
-                    at[2 * i] = digits[data[i] >> 4]
-                    at[2 * i + 1] = digits[data[i] & 15]
+                store_hex(at, <const uint8_t *>PyBytes_AS_STRING(value), len(<bytes>value))
                 at += 2 * len(<bytes>value)
             elif isinstance(value, int):
                 number = value

@@ -20,4 +20,22 @@ static inline void store_le64(void *p, uint64_t v) { memcpy(p, &v, 8); }
 /* Index of the lowest set bit of a non-zero mask. */
 static inline int lowest_bit(uint64_t mask) { return __builtin_ctzll(mask); }
 
+/* `count` bytes as twice as many hex digits, four bytes at a time. */
+static inline void store_hex(uint8_t *out, const uint8_t *data, size_t count)
+{
+    size_t i = 0;
+    for (; i + 4 <= count; i += 4) {
+        uint64_t x = load_le32(data + i);
+        x = (x | x << 16) & UINT64_C(0x0000FFFF0000FFFF);
+        x = (x | x << 8) & UINT64_C(0x00FF00FF00FF00FF);
+        x = (x >> 4 & UINT64_C(0x000F000F000F000F)) | (x & UINT64_C(0x000F000F000F000F)) << 8;
+        x += UINT64_C(0x3030303030303030) + ((x + UINT64_C(0x0606060606060606)) >> 4 & UINT64_C(0x0101010101010101)) * 39;
+        memcpy(out + 2 * i, &x, 8);
+    }
+    for (; i < count; i++) {
+        out[2 * i] = (uint8_t)"0123456789abcdef"[data[i] >> 4];
+        out[2 * i + 1] = (uint8_t)"0123456789abcdef"[data[i] & 15];
+    }
+}
+
 #endif

@@ -38,6 +38,9 @@ NO_AMX_PERMISSION = Reason("kernel: does not grant AMX tiles")
 NO_KVM = Reason("kernel: /dev/kvm cannot be opened")
 NO_SHADOW_STACK = Reason("kernel: grants no shadow stack")
 
+NO_PEAK = Reason("kernel: no VmHWM in /proc/self/status")
+SANITIZED = Reason("build: sanitizers are loaded, which need memory of their own")
+
 # Flags of /proc/cpuinfo and commands that tests may ask for.
 CPU_FLAGS = "xsave xsaveopt xsavec xgetbv1 xsaves avx avx2 avx512f avx512bw ospke amx_tile".split()
 TOOLS = "cpuid gdb readelf eu-readelf xxd hexdump od gzip xz zstd lz4 gcc git make".split()
@@ -91,6 +94,16 @@ def needs_amx() -> pytest.MarkDecorator:
     return _need(amx_granted(), NO_AMX_PERMISSION)
 
 
+def needs_peak_memory() -> pytest.MarkDecorator:
+    """Needs the kernel's count of a process's peak memory."""
+    return _need(has_peak(), NO_PEAK)
+
+
+def needs_plain_build() -> pytest.MarkDecorator:
+    """Needs a process without sanitizers."""
+    return _need("san.so" not in os.environ.get("LD_PRELOAD", ""), SANITIZED)
+
+
 def needs_tool(name: str) -> pytest.MarkDecorator:
     """Needs a command on PATH."""
     return _need(shutil.which(name) is not None, TOOL[name])
@@ -105,6 +118,15 @@ def needs_module(name: str) -> pytest.MarkDecorator:
 def has_native() -> bool:
     """Whether the installed package has the compiled x86 code."""
     return importlib.util.find_spec("xsave._native") is not None
+
+
+@functools.cache
+def has_peak() -> bool:
+    """Whether /proc/self/status has the high-water mark of resident memory."""
+    try:
+        return "VmHWM:" in Path("/proc/self/status").read_text()
+    except OSError:
+        return False
 
 
 @functools.cache

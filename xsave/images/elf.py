@@ -3,7 +3,7 @@
 Knows no note by name. Everything is checked against the file's size; a cut file is read as far as it goes.
 """
 
-from struct import Struct, unpack_from
+from struct import Struct, calcsize, unpack_from
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ _MACHINES = {2: "SPARC", 8: "MIPS", 20: "PowerPC", 21: "PowerPC64", 22: "S390", 
              243: "RISC-V"}
 _TYPES = {1: "a relocatable object", 2: "an executable", 3: "a shared object or executable"}
 _HEADERS = {1: Struct("<16xHHIIIIIHHHHHH"), 2: Struct("<16xHHIQQQIHHHHHH")}
-_SEGMENTS = {1: Struct("<IIIIIIII"), 2: Struct("<IIQQQQQQ")}
+_SEGMENTS = {1: "<IIIIIIII", 2: "<IIQQQQQQ"}
 # What one file may make us read of headers and notes.
 _SEGMENT_MAX = 1 << 22
 _NOTE_SEGMENT_MAX = 256
@@ -76,9 +76,10 @@ class ElfFile:
             raise source.fail("e_machine", f"{self.machine} ({_MACHINES.get(self.machine, 'unknown')})", 18,
                               "3 (i386) or 62 (x86-64)", "E-MACHINE")
         self._entry = _SEGMENTS[self.elf_class]
-        if self.count and self._phentsize < self._entry.size:
+        self._entry_size = calcsize(self._entry)
+        if self.count and self._phentsize < self._entry_size:
             raise source.fail("e_phentsize", str(self._phentsize), 42 if self.elf_class == 1 else 54,
-                              f"at least {self._entry.size}", "E-PHENTSIZE")
+                              f"at least {self._entry_size}", "E-PHENTSIZE")
         if self.count == _PN_XNUM:
             self._extended_count()
 
@@ -105,11 +106,11 @@ class ElfFile:
         for first in range(0, count, batch):
             wanted = min(batch, count - first) * step
             data = self.source.read(self._phoff + first * step, wanted)
-            for at in range(0, len(data) - self._entry.size + 1, step):
+            for at in range(0, len(data) - self._entry_size + 1, step):
                 if self.elf_class == 2:
-                    kind, _, offset, address, _, size, _, _ = self._entry.unpack_from(data, at)
+                    kind, _, offset, address, _, size, _, _ = unpack_from(self._entry, data, at)
                 else:
-                    kind, offset, address, _, size, _, _, _ = self._entry.unpack_from(data, at)
+                    kind, offset, address, _, size, _, _, _ = unpack_from(self._entry, data, at)
                 yield Segment(kind, offset, address, size)
             if len(data) < wanted:
                 self._cut(first + len(data) // step)

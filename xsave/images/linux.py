@@ -1,6 +1,6 @@
 """Linux cores: NT_PRSTATUS, NT_PRPSINFO and NT_X86_SHSTK of x86-64, i386 and x32, kernel's and debugger's."""
 
-from struct import Struct, unpack_from
+from struct import calcsize, unpack_from
 
 from xsave.images.core import PRPSINFO, PRSTATUS, SHSTK, CoreImage, Dialect
 from xsave.images.elf import EM_386, ElfFile
@@ -32,15 +32,16 @@ class Linux(Dialect):
         self._names = _I386 if self.abi == "i386" else _X86_64
         # Segment registers are two bytes each; i386 leaves the other two as they were.
         whole, part = ("I", "H2x") if self.abi == "i386" else ("Q", "H6x")
-        self._form = Struct("<" + "".join([part if name in _SEGMENTS else whole for name in self._names]))
+        self._form = "<" + "".join([part if name in _SEGMENTS else whole for name in self._names])
+        self._end = self._registers + calcsize(self._form)
         self._pc = "eip" if self.abi == "i386" else "rip"
 
     def header(self, core: CoreImage, index: int) -> Header:
         status = core.find(index, PRSTATUS) or b""
         signal = unpack_from("<H", status, _CURSIG)[0] if len(status) >= _CURSIG + 2 else 0
         gpr: "dict[str, int]" = {}
-        if len(status) >= self._registers + self._form.size:
-            gpr = dict(zip(self._names, self._form.unpack_from(status, self._registers), strict=True))
+        if len(status) >= self._end:
+            gpr = dict(zip(self._names, unpack_from(self._form, status, self._registers), strict=True))
         pc = gpr.get(self._pc)
         stack = core.find(index, SHSTK, 8)
         ssp = unpack_from("<Q", stack)[0] if stack is not None and len(stack) == 8 else None

@@ -55,7 +55,11 @@ def dumps(value: "Any") -> str:
     """
     if value is None:
         return "null"
-    if value == []:
+    if type(value) is str:
+        return quoted(value)
+    if type(value) is int:
+        return int.__repr__(value)
+    if not value and type(value) is list:
         return "[]"
     pieces: "list[str]" = []
     _write(value, pieces.append)
@@ -160,6 +164,8 @@ def image_record(image: "Image") -> "dict[str, Any]":
 _KEPT = 256
 _NO_STATE = '"registers": {}'
 _masks: "dict[int, str]" = {}
+# A layout and its members, as those of the area before are mostly those of the next.
+_last: "list[Any]" = [None, ""]
 
 
 def _mask_text(mask: int) -> str:
@@ -174,10 +180,14 @@ def _mask_text(mask: int) -> str:
 def state_members(area: "Any", values: "dict[str, Any]", lane: "str | None" = None) -> str:
     """An area as the members of an object: format, masks, size, CPU and registers."""
     layout = area.layout
+    if layout is not _last[0]:
+        _last[:] = layout, (
+            f'"format": "{layout.format}", "size": {layout.size}, "cpu": {dumps(layout.model.name or None)}, '
+            f'"layout": {_mask_text(layout.mask)}'
+        )
     members = (
-        f'"format": "{area.format}", "size": {layout.size}, "cpu": {dumps(layout.model.name or None)}, '
-        f'"layout": {_mask_text(layout.mask)}, "xstate_bv": {_mask_text(area.xstate_bv)}, '
-        f'"xcomp_bv": "{int(area.xcomp_bv):#x}", "registers": {hex_members(values)}'
+        f'{_last[1]}, "xstate_bv": {_mask_text(area.xstate_bv)}, "xcomp_bv": "{int(area.xcomp_bv):#x}", '
+        f'"registers": {hex_members(values)}'
     )
     if lane is None:
         return members
