@@ -35,7 +35,8 @@ __all__ = ["AUXV", "FPREGS", "LAYOUT", "PRXFPREG", "SHSTK", "XSTATE", "CoreImage
 _AREA_MAX = 1 << 16
 _CHUNK = 1 << 16
 _FXSAVE, _FSAVE = 512, 108
-_AHEAD = 1 << 15
+# Read ahead: this much, and more where notes are so large that few of them would be in it.
+_AHEAD, _AHEAD_MAX = 1 << 15, 1 << 17
 _AUXV_MAX = 1 << 14
 _AT_MINSIGSTKSZ = 51
 
@@ -263,7 +264,8 @@ class CoreImage(Image):
         for fresh in (False, True):
             if fresh:
                 self._ahead, self._states = b"", ()
-                self._ahead_at, self._ahead = start, self._source.read(start, _AHEAD)
+                wanted = min(max(_AHEAD, 12 * size), _AHEAD_MAX)
+                self._ahead_at, self._ahead = start, self._source.read(start, wanted)
             at = offset - self._ahead_at
             if start < self._ahead_at or not 0 <= at <= len(self._ahead) - size:
                 continue
