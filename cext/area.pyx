@@ -37,7 +37,6 @@ __all__ = ["Area", "RegisterFile", "RegisterView", "extended_to_float", "header_
            "hex_members"]
 
 cdef enum:
-    REGISTER_STORE = 64         # the widest register that is assembled from parts
     X87_SLOT = 10
     FAMILY_SIZE = 32            # no register family has more
     MEMBER_ROOM = 27            # of a JSON member: quotes, marks, and a number of 64 bits

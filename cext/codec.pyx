@@ -108,8 +108,8 @@ cdef enum:
 # The ways of writing a large batch.
 cdef enum:
     ORDINARY = 0
-    STREAMED = 1            # non-temporal stores
-    FETCHED = 2             # and the source fetched one row ahead
+    # STREAMED = 1: non-temporal stores
+    FETCHED = 2             # those, and the source fetched ahead
     WAYS = 3
 
 cdef uint64_t FORMAT_BIT = <uint64_t>1 << 63
@@ -270,7 +270,7 @@ cdef Plan find_plan(Layout source, Layout target):
             move.length = min(source.shape.width[i], target.shape.width[i])
             plan.moves.bits |= move.bit
             plan.moves.count += 1
-    if len(source.plans) >= 64:
+    if len(source.plans) >= PLANS:
         del source.plans[0]
     source.plans.append(plan)
     return plan
@@ -1029,17 +1029,6 @@ cdef uint32_t scalar_width(const Op *op) noexcept nogil:
     if most >> 32 == 0:
         return 4
     return 8
-
-
-cdef inline void store_scalar(uint8_t *p, uint32_t width, uint64_t value) noexcept nogil:
-    if width == 8:
-        store_le64(p, value)
-    elif width == 4:
-        store_le32(p, <uint32_t>value)
-    elif width == 2:
-        store_le16(p, <uint16_t>value)
-    else:
-        p[0] = <uint8_t>value
 
 
 cdef void decode_block(Columns columns, const uint8_t *areas, Py_ssize_t stride, Py_ssize_t row, Py_ssize_t count,
