@@ -332,6 +332,7 @@ cdef inline object quick_register(Area area, int which, str name):
 
 
 @cython.final
+@cython.no_gc   # a buffer's owner that refers to its Area would be a cycle, and nobody's
 @cython.freelist(16)
 cdef class Area:
     """An XSAVE area: a buffer and the layout that rules it.

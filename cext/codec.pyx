@@ -744,7 +744,7 @@ cdef void read_bytes(const Op *op, const uint8_t *area, uint64_t live, uint8_t *
             memcpy(out + part.at, area + part.offset, part.width)
 
 
-cdef object read_value(const Op *op, const uint8_t *area, uint64_t live):
+cdef inline object read_value(const Op *op, const uint8_t *area, uint64_t live):
     cdef object value
     cdef uint8_t *out
     if op.scalar:
@@ -785,8 +785,10 @@ def decode(area, registers=None):
     cdef const uint8_t *base
     cdef uint64_t live
     cdef dict values
-    cdef const Op *op
-    cdef Py_ssize_t i
+    cdef const Op *op = decoder.ops
+    cdef const Op *end = op + decoder.count
+    cdef PyObject **key = decoder.keys
+    cdef const Py_hash_t *hash = decoder.hashes
     PyObject_GetBuffer(area, &view, PyBUF_SIMPLE)
     try:
         if view.len < <Py_ssize_t>layout.shape.size:
@@ -794,10 +796,12 @@ def decode(area, registers=None):
         base = <const uint8_t *>view.buf
         live = load_le64(base + HEADER_OFFSET)
         values = decoder.template.copy()
-        for i in range(decoder.count):
-            op = &decoder.ops[i]
+        while op != end:
             if op.need == 0 or live & op.need:
-                xs_dict_set(values, decoder.keys[i], read_value(op, base, live), decoder.hashes[i])
+                xs_dict_set(values, key[0], read_value(op, base, live), hash[0])
+            op += 1
+            key += 1
+            hash += 1
         return values
     finally:
         PyBuffer_Release(&view)
