@@ -11,7 +11,7 @@ from pathlib import Path
 from Cython.Build import cythonize
 from setuptools import Extension, setup
 
-PUBLIC = ("layout", "codec", "area", "tiles")
+PUBLIC = ("layout", "codec", "area", "tiles", "processor")
 PRIVATE = ("records",)
 # Nothing in these is called often: made small, for a command's memory counts every byte of code that is loaded.
 SMALL = ("layout", "records")

@@ -36,20 +36,7 @@ cdef extern from "bytes.h" nogil:
 
 cdef extern from "copy.h" nogil:
     enum:
-        XS_MOVES
         XS_LINE
-    ctypedef struct xs_move:
-        uint64_t bit
-        uint32_t from_ "from"
-        uint32_t to
-        uint32_t length
-    ctypedef struct xs_moves:
-        int count
-        uint64_t bits
-        xs_move item[32]
-    ctypedef struct xs_runs:
-        uint64_t live
-        int count
     ctypedef struct xs_stream:
         uint8_t *at
         uint32_t begin
@@ -274,6 +261,79 @@ cdef Plan find_plan(Layout source, Layout target):
         del source.plans[0]
     source.plans.append(plan)
     return plan
+
+
+cdef int list_moves(const Shape *source, const Shape *target, uint64_t mask, const uint32_t *widths,
+                    xs_moves *moves) noexcept nogil:
+    # The components >= 2 of `mask`, the first `widths` bytes of each: 0, or -1 if there are more than a list holds.
+    cdef xs_move *move
+    cdef int i
+    moves.count = 0
+    moves.bits = 0
+    for i in range(2, COMPONENT_LIMIT):
+        if mask >> i & 1 and widths[i]:
+            if moves.count == XS_MOVES - 1:     # a run is kept for the legacy region
+                return -1
+            move = &moves.item[moves.count]
+            move.bit = <uint64_t>1 << i
+            move.from_ = source.offset[i]
+            move.to = target.offset[i]
+            move.length = widths[i]
+            moves.bits |= move.bit
+            moves.count += 1
+    return 0
+
+
+cdef void list_runs(const xs_moves *moves, uint64_t live, xs_runs *runs) noexcept nogil:
+    # With x87 and SSE both live the used bytes of the legacy region are one run more.
+    xs_make_runs(moves, live, runs)
+    if live & LEGACY_BITS == LEGACY_BITS:
+        runs.item[runs.count].from_ = 0
+        runs.item[runs.count].to = 0
+        runs.item[runs.count].length = XMM_END
+        runs.count += 1
+
+
+cdef void move_runs(const xs_runs *runs, const uint8_t *source, uint8_t *target) noexcept nogil:
+    MOVER(runs, source, target, 0, 0, 0)
+
+
+cdef void move_bytes(const uint8_t *source, uint8_t *target, uint32_t begin, uint32_t end) noexcept nogil:
+    # Part of one component.
+    if end > begin:
+        memcpy(target + begin, source + begin, end - begin)
+
+
+cdef void write_initial_bytes(int component, uint8_t *at, uint32_t begin, uint32_t end) noexcept nogil:
+    # Bytes [begin, end) of a component >= 2, which lies at `at`, in its initial configuration (SDM1 13.6).
+    cdef const Initial *initial = &INITIAL[component]
+    if end <= begin:
+        return
+    memset(at + begin, 0, end - begin)
+    if initial.image != NULL and begin < initial.width:
+        memcpy(at + begin, initial.image + begin, min(end, initial.width) - begin)
+
+
+cdef bint has_initial_bytes(int component, const uint8_t *at, uint32_t begin, uint32_t end) noexcept nogil:
+    cdef const Initial *initial = &INITIAL[component]
+    cdef uint32_t i = begin
+    cdef uint64_t sum
+    if initial.image != NULL:
+        while i < end:
+            if at[i] != (initial.image[i] if i < initial.width else 0):
+                return False
+            i += 1
+        return True
+    while i + 32 <= end:
+        sum = load_le64(at + i) | load_le64(at + i + 8) | load_le64(at + i + 16) | load_le64(at + i + 24)
+        if sum:
+            return False
+        i += 32
+    while i < end:
+        if at[i]:
+            return False
+        i += 1
+    return True
 
 
 cdef inline uint32_t area_mxcsr(const uint8_t *area, const Shape *shape, uint64_t live) noexcept nogil:

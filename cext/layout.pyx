@@ -42,14 +42,14 @@ cdef enum:
 
 # --- numbers only -------------------------------------------------------------------------------------------
 
-cdef void place_compacted(Shape *shape, const bint *align64) noexcept nogil:
+cdef void place_compacted(Shape *shape, uint64_t align64) noexcept nogil:
     # SDM1 13.4.3: ascending, each right after the one before, on a 64-byte boundary where CPUID says so. The end
     # is not rounded.
     cdef uint32_t position = EXTENDED_OFFSET
     cdef int i
     for i in range(2, COMPONENT_LIMIT):
         if shape.mask >> i & 1:
-            if align64[i]:
+            if align64 >> i & 1:
                 position = (position + ALIGNMENT - 1) & ~<uint32_t>(ALIGNMENT - 1)
             shape.offset[i] = position
             position += shape.width[i]
@@ -79,6 +79,85 @@ cdef int find_overlap(const Shape *shape, int *other) noexcept nogil:
     return -1
 
 
+cdef int lay_out(const Ruler *ruler, uint64_t mask, int format, Shape *shape) noexcept nogil:
+    # The shape of `mask`, bits 0 and 1 included, for components that the CPU has. 0, or the first component that
+    # has no place.
+    cdef int i
+    memset(shape, 0, sizeof(Shape))
+    shape.mask = mask
+    shape.format = format
+    shape.mxcsr_mask = ruler.mxcsr_mask
+    for i in range(2, COMPONENT_LIMIT):
+        if mask >> i & 1:
+            if not (ruler.known if format == FORMAT_COMPACTED else ruler.placed) >> i & 1:
+                return i
+            shape.width[i] = ruler.width[i]
+            shape.offset[i] = ruler.place[i]
+    if format == FORMAT_COMPACTED:
+        place_compacted(shape, ruler.align64)
+    else:
+        place_standard(shape)
+    return 0
+
+
+cdef int make_ruler(object model, Ruler *ruler) except -1:
+    cdef int i
+    memset(ruler, 0, sizeof(Ruler))
+    ruler.mxcsr_mask = model.knobs["mxcsr_mask"]
+    for component, row in model.components.items():
+        i = component
+        if i < 2:
+            continue
+        if not 0 < row.size < SIZE_LIMIT:
+            raise LayoutError(f"size {row.size} of component {i} is impossible")
+        ruler.known |= <uint64_t>1 << i
+        ruler.width[i] = row.size
+        if row.supervisor:
+            ruler.supervisor |= <uint64_t>1 << i
+        elif row.offset is not None:
+            if not EXTENDED_OFFSET <= row.offset < SIZE_LIMIT:
+                raise LayoutError(f"standard offset {row.offset} of component {i} is outside the extended region")
+            ruler.placed |= <uint64_t>1 << i
+            ruler.place[i] = row.offset
+        if row.align64:
+            ruler.align64 |= <uint64_t>1 << i
+        if row.xfd:
+            ruler.xfd |= <uint64_t>1 << i
+    return 0
+
+
+cdef Layout register_file(object model):
+    # Room for everything that a CPU has: user components at their standard offsets, so that a standard area is a
+    # copy of it, what has none behind them on 64-byte boundaries. Formally a compacted area, whose mask may hold
+    # supervisor components; no instruction knows this layout.
+    cdef Ruler ruler
+    cdef Shape *shape
+    cdef Layout layout
+    cdef Shape placed
+    cdef uint32_t end
+    cdef int i
+    cdef int other = 0
+    make_ruler(model, &ruler)
+    layout = Layout(model, ruler.known | 3, COMPACTED)
+    lay_out(&ruler, ruler.placed | 3, FORMAT_STANDARD, &placed)
+    i = find_overlap(&placed, &other)
+    while i >= 0:
+        placed.mask &= ~(<uint64_t>1 << other)
+        i = find_overlap(&placed, &other)
+    place_standard(&placed)
+    shape = &layout.shape
+    end = placed.size
+    for i in range(2, COMPONENT_LIMIT):
+        if placed.mask >> i & 1:
+            shape.offset[i] = placed.offset[i]
+        elif ruler.known >> i & 1:
+            end = (end + ALIGNMENT - 1) & ~<uint32_t>(ALIGNMENT - 1)
+            shape.offset[i] = end
+            end += shape.width[i]
+    shape.size = end
+    return layout
+
+
 # --- the Python face ----------------------------------------------------------------------------------------
 
 @cython.final
@@ -98,7 +177,7 @@ cdef class Layout:
     """
 
     def __cinit__(self, model, mask, format):
-        cdef bint align64[64]
+        cdef uint64_t align64 = 0
         cdef bint compacted
         cdef int i
         cdef int other = 0
@@ -112,7 +191,6 @@ cdef class Layout:
         bits = mask
         compacted = format == FORMAT_COMPACTED
         memset(&self.shape, 0, sizeof(Shape))
-        memset(align64, 0, sizeof(align64))
         self.model = model
         self.shape.mask = bits
         self.shape.format = format
@@ -140,7 +218,8 @@ cdef class Layout:
             if not 0 < row.size < SIZE_LIMIT:
                 raise LayoutError(f"size {row.size} of component {i} is impossible")
             self.shape.width[i] = row.size
-            align64[i] = row.align64
+            if row.align64:
+                align64 |= <uint64_t>1 << i
         if compacted:
             place_compacted(&self.shape, align64)
         else:

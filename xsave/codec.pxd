@@ -9,6 +9,36 @@ cdef extern from "bytes.h" nogil:
     uint32_t load_le32(const void *p)
     uint64_t load_le64(const void *p)
 
+cdef extern from "copy.h" nogil:
+    enum:
+        XS_MOVES
+    ctypedef struct xs_move:
+        uint64_t bit
+        uint32_t from_ "from"
+        uint32_t to
+        uint32_t length
+    ctypedef struct xs_moves:
+        int count
+        uint64_t bits
+        xs_move item[32]
+    ctypedef struct xs_run:
+        uint32_t from_ "from"
+        uint32_t to
+        uint32_t length
+    ctypedef struct xs_runs:
+        uint64_t live
+        int count
+        xs_run item[32]
+
+# Components between two places: which bytes of which one, made once, and the runs of the components that move.
+cdef int list_moves(const Shape *source, const Shape *target, uint64_t mask, const uint32_t *widths,
+                    xs_moves *moves) noexcept nogil
+cdef void list_runs(const xs_moves *moves, uint64_t live, xs_runs *runs) noexcept nogil
+cdef void move_runs(const xs_runs *runs, const uint8_t *source, uint8_t *target) noexcept nogil
+cdef void move_bytes(const uint8_t *source, uint8_t *target, uint32_t begin, uint32_t end) noexcept nogil
+cdef void write_initial_bytes(int component, uint8_t *at, uint32_t begin, uint32_t end) noexcept nogil
+cdef bint has_initial_bytes(int component, const uint8_t *at, uint32_t begin, uint32_t end) noexcept nogil
+
 cdef enum Status:
     OK = 0
     BAD_XCOMP = 1       # XCOMP_BV is not what the format and mask ask for

@@ -80,11 +80,13 @@ class ComponentInfo:
     can disable it (what a CPU enumerates rules; these stand in where nothing is enumerated);
     `requirements`, rules of XCR0; `features`, the CPUID bits of which any one exposes the component, as
     (leaf, subleaf, register, bit); `init`, the initial configuration as ((offset, bytes), ...) inside the
-    component, zero elsewhere (SDM1 13.6).
+    component, zero elsewhere (SDM1 13.6); `rule`, a name for what the instructions do with this component beyond moving
+    its bytes ("trace", "interrupts", "branches", "tile configuration", "tile data"; SDM1 13.5), or "".
     """
 
     __slots__ = (
-        "aliases", "align64", "component", "features", "init", "name", "requirements", "size", "supervisor", "xfd",
+        "aliases", "align64", "component", "features", "init", "name", "requirements", "rule", "size", "supervisor",
+        "xfd",
     )
 
     def __init__(
@@ -100,6 +102,7 @@ class ComponentInfo:
         requirements: "tuple[Requirement, ...]" = (),
         features: "tuple[tuple[int, int, str, int], ...]" = (),
         init: "tuple[tuple[int, bytes], ...]" = (),
+        rule: str = "",
     ) -> None:
         self.component = component
         self.name = name
@@ -111,6 +114,7 @@ class ComponentInfo:
         self.requirements = requirements
         self.features = features
         self.init = init
+        self.rule = rule
 
     def __repr__(self) -> str:
         kind = "supervisor" if self.supervisor else "user"
@@ -151,7 +155,7 @@ _ROWS = (
     ComponentInfo(_C.HI16_ZMM, "Hi16_ZMM", "hi16zmm avx512_hi16_zmm avx512_zmm_hi16 hi_zmm", 1024,
                   requirements=_R_AVX512, features=_F_AVX512),
     ComponentInfo(_C.PT, "PT", "processor_trace pt_unimplemented rtit", 128, supervisor=True,
-                  features=((7, 0, "ebx", 25),)),
+                  features=((7, 0, "ebx", 25),), rule="trace"),
     ComponentInfo(_C.PKRU, "PKRU", "pkey protection_keys pku", 8, features=((7, 0, "ecx", 3),)),
     ComponentInfo(_C.PASID, "PASID", "enqcmd", 8, supervisor=True, features=((7, 0, "ecx", 29),)),
     ComponentInfo(_C.CET_U, "CET_U", "cet_user control-flow_user", 16, supervisor=True, features=_F_CET),
@@ -159,14 +163,16 @@ _ROWS = (
                   features=_F_CET),
     ComponentInfo(_C.HDC, "HDC", "hardware_duty_cycling", 8, supervisor=True, features=((6, 0, "eax", 13),),
                   init=((0, b"\x01"),)),
-    ComponentInfo(_C.UINTR, "UINTR", "user_interrupts uli", 48, supervisor=True, features=((7, 0, "edx", 5),)),
-    ComponentInfo(_C.LBR, "LBR", "last_branch_records arch_lbr", 808, supervisor=True, features=((7, 0, "edx", 19),)),
+    ComponentInfo(_C.UINTR, "UINTR", "user_interrupts uli", 48, supervisor=True, features=((7, 0, "edx", 5),),
+                  rule="interrupts"),
+    ComponentInfo(_C.LBR, "LBR", "last_branch_records arch_lbr", 808, supervisor=True, features=((7, 0, "edx", 19),),
+                  rule="branches"),
     ComponentInfo(_C.HWP, "HWP", "hardware_p-states", 8, supervisor=True, features=((6, 0, "eax", 7),),
                   init=((0, b"\x01\xff\x00\x80"),)),
     ComponentInfo(_C.TILECFG, "TILECFG", "xtilecfg xtile_cfg amx_tilecfg amx_config", 64, align64=True,
-                  requirements=_R_AMX, features=_F_AMX),
+                  requirements=_R_AMX, features=_F_AMX, rule="tile configuration"),
     ComponentInfo(_C.TILEDATA, "TILEDATA", "xtiledata xtile_data amx_tiledata amx_data", 8192, align64=True, xfd=True,
-                  requirements=_R_AMX, features=_F_AMX),
+                  requirements=_R_AMX, features=_F_AMX, rule="tile data"),
     ComponentInfo(_C.APX, "APX", "apx_egpr egpr apx_f", 128,
                   requirements=(Requirement("R-APX", excludes=_MPX),), features=((7, 1, "edx", 21),)),
     ComponentInfo(_C.SCALEDATA, "SCALEDATA", "ace bsr ace_scaledata", 128,

@@ -35,6 +35,21 @@ cdef struct Shape:
     uint32_t offset[64]
     uint32_t width[64]
 
+# What a CPU says of every component, as numbers: enough to place any mask without the interpreter.
+cdef struct Ruler:
+    uint64_t known              # components >= 2 that the CPU has
+    uint64_t supervisor
+    uint64_t placed             # those with a standard offset
+    uint64_t align64
+    uint64_t xfd                # those that IA32_XFD can disable
+    uint32_t mxcsr_mask
+    uint32_t width[64]
+    uint32_t place[64]          # standard offsets
+
+cdef int make_ruler(object model, Ruler *ruler) except -1
+cdef int lay_out(const Ruler *ruler, uint64_t mask, int format, Shape *shape) noexcept nogil
+cdef Layout register_file(object model)
+
 cdef class Layout:
     cdef Shape shape
     cdef readonly object model

@@ -71,7 +71,7 @@ _AMD_ZEN5 = {
     "legacy_region": "always",
     "probe_order_save": ("legacy", "last"),
     "probe_order_restore": ("legacy", 512, "last"),
-    "xrstor_priorities": ("pf-header", "gp-header", "pf-probes", "gp-mxcsr"),
+    "xrstor_priorities": ("pf-header", "gp-header", "pf-probes", "nm-xfd", "gp-mxcsr"),
     "atomic_faults": True,
     "modified_opt": True,
     "modified_opt_skips_tilecfg": True,

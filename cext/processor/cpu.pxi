@@ -1,0 +1,295 @@
+# The state of a logical processor and what it knows about it: XINUSE, XMODIFIED, XRSTOR_INFO (SDM1 13.6).
+
+cdef enum:
+    BIT_X87 = 1
+    BIT_SSE = 2
+    BIT_AVX = 4
+    LEGACY_BITS = 3
+    FCW_INIT = 0x37F
+    FCW_KEPT = 0x1F3F
+    FCW_SET = 0x40
+    FSW_FLAGS = 0x3F
+    FSW_ES_B = 0x8080
+    FOP_KEPT = 0x7FF
+    FTW_OFFSET = 4
+    FOP_OFFSET = 6
+    FIP_OFFSET = 8
+    FCS_OFFSET = 12
+    FDP_OFFSET = 16
+    FDS_OFFSET = 20
+    ST_STEP = 16
+    XMM_HALF = XMM_OFFSET + 8 * 16      # where XMM8 begins
+    PATHS = 8
+    NOWHERE = -1
+    # CPUID.0DH.1:EAX
+    HAS_XSAVEOPT = 1
+    HAS_XSAVEC = 2
+    HAS_XGETBV1 = 4
+    HAS_XSAVES = 8
+    # x87_ptrs
+    POINTERS_ALWAYS = 0
+    POINTERS_ZERO = 1
+    POINTERS_SKIP = 2
+
+cdef uint64_t FORMAT_BIT = <uint64_t>1 << 63
+cdef uint64_t ALL = 0xFFFFFFFFFFFFFFFF
+cdef uint64_t NO_RUNS = <uint64_t>1 << 63      # no component: runs yet to be made
+# Components that hold parts of vector registers 0-15, and the one of 16-31: the table says so.
+cdef uint64_t HALVED = 0
+cdef uint64_t UPPER = 0
+
+
+cdef void forget_paths(Cpu *cpu) noexcept nogil:
+    cdef int i
+    for i in range(PATHS):
+        cpu.paths[i].key = ALL
+    cpu.next_path = 0
+
+
+cdef Path *find_path(Cpu *cpu, uint64_t mask, bint compacted) noexcept nogil:
+    # How components move between the register file and an area of this format and mask; NULL where a component has
+    # no standard offset.
+    cdef uint64_t key = mask | (FORMAT_BIT if compacted else 0)
+    cdef bint narrow = not cpu.long_mode
+    cdef Path *path
+    cdef int i
+    for i in range(PATHS):
+        path = &cpu.paths[i]
+        if path.key == key and path.narrow == narrow:
+            return path
+    path = &cpu.paths[cpu.next_path]
+    cpu.next_path = (cpu.next_path + 1) % PATHS
+    path.key = ALL
+    path.narrow = narrow
+    if lay_out(&cpu.ruler, mask, FORMAT_COMPACTED if compacted else FORMAT_STANDARD, &path.shape):
+        return NULL
+    if list_moves(&cpu.file, &path.shape, mask, &cpu.narrow[0] if narrow else &cpu.stored[0], &path.stores):
+        return NULL
+    if list_moves(&path.shape, &cpu.file, mask, &cpu.load_narrow[0] if narrow else &cpu.load_width[0], &path.loads):
+        return NULL
+    path.store_runs.live = NO_RUNS
+    path.load_runs.live = NO_RUNS
+    path.key = key
+    return path
+
+
+cdef inline uint8_t *component_at(Cpu *cpu, int i) noexcept nogil:
+    return cpu.area + cpu.file.offset[i]
+
+
+cdef inline bint pending_exception(Cpu *cpu) noexcept nogil:
+    return load_le16(cpu.area + 2) & 0x80 != 0
+
+
+# --- by value -----------------------------------------------------------------------------------------------
+
+cdef bint holds_initial(Cpu *cpu, int i) noexcept nogil:
+    # Whether a component's registers are in their initial configuration.
+    cdef uint8_t *area = cpu.area
+    if i == 0:
+        if load_le16(area) != FCW_INIT or load_le16(area + 2) or area[FTW_OFFSET]:
+            return False
+        if cpu.pointers == POINTERS_ALWAYS and (load_le64(area + FIP_OFFSET) or load_le64(area + FDP_OFFSET)
+                                                or load_le16(area + FOP_OFFSET)):
+            return False
+        return has_initial_bytes(0, area, X87_HIGH, X87_HIGH_END)
+    if i == 1:
+        return has_initial_bytes(1, area, XMM_OFFSET, XMM_END)
+    if cpu.tilecfg >> i & 1:
+        return component_at(cpu, i)[0] == 0
+    if cpu.branches >> i & 1:       # LBR_DEPTH is not part of it
+        return (has_initial_bytes(i, component_at(cpu, i), 0, 8)
+                and has_initial_bytes(i, component_at(cpu, i), 16, cpu.stored[i]))
+    return has_initial_bytes(i, component_at(cpu, i), 0, cpu.stored[i])
+
+
+cdef uint64_t by_contents(Cpu *cpu, uint64_t among) noexcept nogil:
+    # Those of `among` that are not in their initial configuration.
+    cdef uint64_t found = 0
+    cdef uint64_t rest = among
+    cdef int i = 0
+    while rest:
+        if rest & 1 and not holds_initial(cpu, i):
+            found |= <uint64_t>1 << i
+        rest >>= 1
+        i += 1
+    return found
+
+
+cdef bint upper_is_zero(Cpu *cpu) noexcept nogil:
+    # Vector registers 8-15 in all their bits.
+    cdef uint64_t rest = HALVED & cpu.ruler.known
+    cdef int i = 0
+    if not has_initial_bytes(1, cpu.area, XMM_HALF, XMM_END):
+        return False
+    while rest:
+        if rest & 1 and not has_initial_bytes(i, component_at(cpu, i), cpu.narrow[i], cpu.stored[i]):
+            return False
+        rest >>= 1
+        i += 1
+    return True
+
+
+# --- marks --------------------------------------------------------------------------------------------------
+
+cdef void settle(Cpu *cpu) noexcept nogil:
+    cdef uint64_t found = by_contents(cpu, cpu.unknown)
+    cpu.low = (cpu.low & ~cpu.unknown) | found
+    cpu.initial |= cpu.unknown & ~found
+    cpu.unknown = 0
+
+
+cdef uint64_t xinuse(Cpu *cpu) noexcept nogil:
+    # XINUSE as the instructions of this mode see it (XFD apart).
+    if cpu.unknown:
+        settle(cpu)
+    if cpu.low_only and not cpu.long_mode:
+        return cpu.low & ~UPPER
+    return cpu.low | cpu.high
+
+
+cdef uint64_t xmodified(Cpu *cpu) noexcept nogil:
+    if cpu.low_only and not cpu.long_mode:
+        return cpu.modified_low
+    return cpu.modified_low | cpu.modified_high
+
+
+cdef uint64_t read_xgetbv1(Cpu *cpu) noexcept nogil:
+    # SDM1 13.6: XGETBV with ECX = 1.
+    cdef uint64_t found = xinuse(cpu) & ~(cpu.xcr0 & cpu.xfd)
+    if load_le32(cpu.area + MXCSR_OFFSET) != MXCSR_INIT:
+        found |= BIT_SSE
+    return cpu.xcr0 & found
+
+
+cdef void touch(Cpu *cpu, uint64_t bits) noexcept nogil:
+    # An instruction wrote these components, none of which has an upper half.
+    cpu.modified_low |= bits
+    cpu.initial &= ~bits
+    if cpu.by_value:
+        cpu.unknown |= bits
+    else:
+        cpu.low |= bits
+
+
+cdef void written_by_value(Cpu *cpu, int n, uint64_t bits, bint vex) noexcept nogil:
+    # A write to vector register n < 16 of the width that `bits` say.
+    cdef uint64_t halves = (BIT_SSE | HALVED) & cpu.file.mask
+    cpu.unknown |= halves if vex else <uint64_t>BIT_SSE
+    cpu.modified_low |= halves if vex else <uint64_t>BIT_SSE
+
+
+cdef void zeroed_by_value(Cpu *cpu, uint64_t bits, bint whole) noexcept nogil:
+    # VZEROUPPER and VZEROALL.
+    if cpu.long_mode:
+        cpu.low &= ~bits
+        cpu.unknown &= ~bits
+    else:
+        cpu.unknown |= bits
+    if not whole:
+        cpu.modified_low |= BIT_SSE
+
+
+cdef void settle_halves(Cpu *cpu) noexcept nogil:
+    # Components that share registers 0-15 are settled together.
+    cdef uint64_t halves = (BIT_SSE | HALVED) & cpu.file.mask
+    cpu.unknown |= halves & ~cpu.initial
+    cpu.unknown &= ~(halves & cpu.initial)
+    cpu.low &= ~(halves & cpu.initial)
+
+
+cdef void track_by_value(Cpu *cpu, uint64_t loaded, uint64_t initialised) noexcept nogil:
+    # Loading or initialising settles a component by its contents, and one of those that share the registers settles
+    # all of them. Outside 64-bit mode a wide upper register goes on counting for the parts below it.
+    cdef uint64_t halves = (BIT_SSE | HALVED) & cpu.file.mask
+    cdef uint64_t before = cpu.low
+    cdef uint64_t found, wide
+    cpu.unknown |= loaded
+    if cpu.long_mode:
+        cpu.low &= ~initialised
+        cpu.unknown &= ~initialised
+        if (loaded | initialised) & halves:
+            settle_halves(cpu)
+        return
+    cpu.low &= ~(initialised & ~(halves | UPPER))
+    cpu.unknown &= ~(initialised & ~(halves | UPPER))
+    cpu.unknown |= initialised & (halves | UPPER)
+    if (loaded | initialised) & halves:
+        cpu.unknown |= halves
+        settle(cpu)
+        found = cpu.low
+        wide = halves & ~<uint64_t>(BIT_SSE | BIT_AVX)
+        if found & wide:
+            cpu.low |= before & (BIT_SSE | BIT_AVX)
+        if found & BIT_AVX:
+            cpu.low |= before & BIT_SSE
+
+
+cdef void track_restore(Cpu *cpu, uint64_t loaded, uint64_t initialised) noexcept nogil:
+    # What XINUSE becomes when a restore has loaded and initialised these.
+    cdef uint64_t halves = BIT_SSE | HALVED
+    cdef uint64_t partly = 0 if cpu.long_mode else halves | UPPER
+    cpu.initial = (cpu.initial | initialised & ~partly) & ~loaded
+    if cpu.by_value:
+        track_by_value(cpu, loaded, initialised)
+        return
+    if not cpu.long_mode:       # 16-31 are neither loaded nor initialised
+        loaded &= ~UPPER
+        initialised &= ~UPPER
+    cpu.low = (cpu.low | loaded) & ~initialised
+    if loaded & cpu.tilecfg:
+        cpu.low = (cpu.low & ~cpu.tilecfg) | by_contents(cpu, cpu.tilecfg)
+    if cpu.long_mode:
+        cpu.high = (cpu.high | loaded & halves) & ~initialised
+        if loaded & HALVED and cpu.high and upper_is_zero(cpu):
+            cpu.high = 0
+
+
+cdef void remember(Cpu *cpu, uint64_t address, uint64_t xcomp_bv, uint64_t rfbm) noexcept nogil:
+    # XRSTOR_INFO and XMODIFIED after a restore.
+    cdef uint64_t partly = BIT_SSE | HALVED
+    cpu.info_valid = True
+    cpu.info_nonroot = cpu.nonroot
+    cpu.info_cpl = cpu.cpl
+    cpu.info_address = address
+    cpu.info_xcomp = xcomp_bv
+    cpu.modified_low = ~rfbm
+    cpu.modified_high = ~rfbm & partly
+    if not cpu.long_mode and cpu.low_only:      # it did not reach the upper registers
+        cpu.modified_low |= UPPER
+        cpu.modified_high = partly
+
+
+cdef bint remembered(Cpu *cpu, uint64_t address, uint64_t xcomp_bv) noexcept nogil:
+    return (cpu.modified_opt and cpu.info_valid and cpu.info_address == address and cpu.info_xcomp == xcomp_bv
+            and cpu.info_cpl == cpu.cpl and cpu.info_nonroot == cpu.nonroot)
+
+
+# --- faults -------------------------------------------------------------------------------------------------
+
+cdef enum Rule:
+    R_NONE, R_CPUID, R_OSXSAVE, R_MODE, R_TS, R_EM, R_CPL, R_CANONICAL, R_ALIGN, R_PAGE, R_WRITE, R_XCOMP, R_XSTATE
+    R_FORMAT, R_COMPACT, R_RESERVED, R_MXCSR, R_XFD, R_TRACE, R_TRACE_RESERVED, R_UINV, R_MSR_RESERVED
+    R_MSR_EXCLUSIVE, R_MSR_CANONICAL, R_MSR_DEPTH, R_INDEX, R_XCR0_UNSUPPORTED, R_XCR0_X87, R_XCR0_NEEDS
+    R_XCR0_EXCLUDES, R_MSR_MISSING, R_MSR_MASK, R_TILE_CONFIG, R_TILES_OFF, R_TILE_UNCONFIGURED, R_TILE_INVALID
+    R_TILE_COLSB, R_TILE_START, R_TILE_PALETTE, R_DISABLED, R_XCR0_OFF
+
+
+cdef int fault(Outcome *out, int vector, int rule, int64_t offset, uint64_t detail) noexcept nogil:
+    out.kind = FAULT
+    out.vector = vector
+    out.error_code = 0
+    out.rule = rule
+    out.offset = offset
+    out.detail = detail
+    return FAULT
+
+
+cdef int leave(Outcome *out, int kind, uint64_t detail) noexcept nogil:
+    out.kind = kind
+    out.vector = 0
+    out.error_code = 0
+    out.rule = R_NONE
+    out.offset = NOWHERE
+    out.detail = detail
+    return kind

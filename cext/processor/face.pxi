@@ -1,0 +1,1299 @@
+# The Python face.
+
+cdef list INSTRUCTIONS = ["XSAVE", "XSAVEOPT", "XSAVEC", "XSAVES", "XRSTOR", "XRSTORS", "FXSAVE", "FXRSTOR", "LDTILECFG",
+                          "STTILECFG", "TILELOADD", "TILESTORED", "TILEZERO", "TILERELEASE"]
+cdef str DS = "ds"
+cdef str XSAVEC_NAME = "XSAVEC"
+cdef dict VECTORS = {UD: "#UD", NM: "#NM", SS: "#SS", GP: "#GP", PF: "#PF", AC: "#AC"}
+cdef dict EXITS = {EXIT_CPUID: "CPUID", EXIT_WRMSR: "WRMSR", EXIT_XSETBV: "XSETBV", EXIT_XSAVES: "XSAVES",
+                   EXIT_XRSTORS: "XRSTORS"}
+cdef dict STAGES = {"pf-header": STAGE_PF_HEADER, "gp-xcomp-xcr0": STAGE_GP_XCOMP, "pf-probes": STAGE_PF_PROBES,
+                    "gp-header": STAGE_GP_HEADER, "nm-xfd": STAGE_NM_XFD, "gp-mxcsr": STAGE_GP_MXCSR,
+                    "pf-interior": STAGE_PF_INTERIOR}
+cdef dict POINTERS = {"always": POINTERS_ALWAYS, "es_only_zero": POINTERS_ZERO, "es_only_skip": POINTERS_SKIP}
+
+
+def _names(bits):
+    return " ".join(ComponentMask(bits).names) or "no component"
+
+
+def _register_of(number):
+    return MSRS[number].register if number in MSRS else f"MSR {number:#x}"
+
+
+# rule: (code, message, section); the message is made of the detail and the processor.
+cdef dict RULES = {
+    R_CPUID: ("CPUID", lambda d, c: f"{c.model.name} does not enumerate the instruction", "SDM1 13.2"),
+    R_OSXSAVE: ("OSXSAVE", lambda d, c: "CR4.OSXSAVE is 0", "SDM1 13.2"),
+    R_MODE: ("MODE", lambda d, c: "the instruction exists in 64-bit mode alone", "SDM2 2.10"),
+    R_TS: ("TS", lambda d, c: "CR0.TS is 1", "SDM1 13.7"),
+    R_EM: ("EM", lambda d, c: "CR0.EM is 1", "SDM2 FXSAVE"),
+    R_CPL: ("CPL", lambda d, c: f"CPL is {d}, the instruction needs 0", "SDM1 13.11"),
+    R_CANONICAL: ("CANONICAL", lambda d, c: f"linear address {d:#x} is not canonical", "SDM1 3.3.7.1"),
+    R_ALIGN: ("ALIGN", lambda d, c: f"the operand is not aligned to {d} bytes", "SDM1 13.4"),
+    R_PAGE: ("PAGE", lambda d, c: "a byte of the operand is not present", "SDM1 13.13"),
+    R_WRITE: ("WRITE", lambda d, c: "a byte of the operand cannot be written", "SDM1 13.13"),
+    R_XCOMP: ("H-XCOMP", lambda d, c: f"XCOMP_BV has {_names(d)}, which is not enabled", "SDM1 13.8.2"),
+    R_XSTATE: ("H-XSTATE", lambda d, c: f"XSTATE_BV has {_names(d)} beyond what the header or XCR0 allows",
+               "SDM1 13.8"),
+    R_FORMAT: ("H-FORMAT", lambda d, c: f"XCOMP_BV {d:#x} without bit 63: XRSTORS takes the compacted format only",
+               "SDM1 13.12"),
+    R_COMPACT: ("H-XCOMP", lambda d, c: f"XCOMP_BV {d:#x} is not 0 in the standard format", "SDM1 13.8.1"),
+    R_RESERVED: ("H-RESERVED", lambda d, c: f"a reserved header byte is {d:#04x}, not 0", "SDM1 13.8"),
+    R_MXCSR: ("H-MXCSR", lambda d, c: f"MXCSR has reserved bits {d:#x}", "SDM1 13.8"),
+    R_XFD: ("XFD", lambda d, c: f"IA32_XFD disables {_names(d)}", "SDM1 13.14"),
+    R_TRACE: ("PT-TRACE", lambda d, c: "PT is restored while IA32_RTIT_CTL.TraceEn is 1", "SDM1 13.5.6"),
+    R_TRACE_RESERVED: ("PT-RESERVED", lambda d, c: f"a reserved byte of PT is {d:#04x}, not 0", "SDM1 13.5.6"),
+    R_UINV: ("UINTR-UINV", lambda d, c: "UINTR is loaded while UINV is not 0", "SDM1 13.5.11"),
+    R_MSR_RESERVED: ("MSR-RESERVED", lambda d, c: f"{_register_of(d)} has a reserved bit set", "SDM1 13.12"),
+    R_MSR_EXCLUSIVE: ("MSR-EXCLUSIVE", lambda d, c: f"{_register_of(d)} has bits set that exclude each other",
+                      "SDM1 13.12"),
+    R_MSR_CANONICAL: ("MSR-CANONICAL", lambda d, c: f"{_register_of(d)} is not a canonical address", "SDM1 13.12"),
+    R_MSR_DEPTH: ("LBR-DEPTH", lambda d, c: f"{_register_of(d)} is no depth of this CPU", "SDM1 13.5.12"),
+    R_INDEX: ("INDEX", lambda d, c: f"there is no extended control register {d}", "SDM2 XGETBV"),
+    R_XCR0_UNSUPPORTED: ("R-RSV", lambda d, c: f"XCR0 bits {d:#x} are not supported by {c.model.name}", "SDM1 13.3"),
+    R_XCR0_X87: ("R-X87", lambda d, c: "XCR0[0] must be 1", "SDM1 13.3"),
+    R_XCR0_NEEDS: ("", lambda d, c: f"{_names(d)} needs components that XCR0 lacks", "SDM1 13.3"),
+    R_XCR0_EXCLUDES: ("", lambda d, c: f"{_names(d)} excludes components that XCR0 has", "SDM1 13.3"),
+    R_MSR_MISSING: ("MSR-MISSING", lambda d, c: f"{c.model.name} has no {_register_of(d)}", "SDM4"),
+    R_MSR_MASK: ("MSR-MASK", lambda d, c: f"the value has bits {d:#x}, which this CPU does not support", "SDM1 13.3"),
+    R_TILE_CONFIG: ("", lambda d, c: "", ""),
+    R_TILES_OFF: ("TILES-OFF", lambda d, c: f"XCR0 lacks {_names(d)}", "SDM2 2.10"),
+    R_TILE_UNCONFIGURED: ("TILES-UNCONFIGURED", lambda d, c: "no tile is configured", "SDM2 2.10"),
+    R_TILE_INVALID: ("TILE-INVALID", lambda d, c: f"tmm{d} has no shape in the configuration", "SDM2 2.10"),
+    R_TILE_COLSB: ("TILE-COLSB", lambda d, c: f"rows of {d} bytes are not a multiple of 4", "SDM2 2.10"),
+    R_TILE_START: ("TILE-START", lambda d, c: f"start_row {d} is beyond the tile's rows", "SDM2 2.10"),
+    R_TILE_PALETTE: ("TILE-PALETTE", lambda d, c: f"palette {d} has no tile loads and stores", "SDM2 2.10"),
+    R_XCR0_OFF: ("XCR0-OFF", lambda d, c: f"XCR0 lacks {_names(d)}", "SDM1 13.3"),
+    R_DISABLED: ("VMX-XSAVES", lambda d, c: 'the VM-execution control "enable XSAVES/XRSTORS" is 0', "SDM3C 27.3"),
+}
+
+
+@cython.final
+cdef class Vmx:
+    """VMX non-root operation: the controls that matter here (SDM3C 25.6.2, 25.6.20).
+
+    `xsaves`: "enable XSAVES/XRSTORS"; `xss_exiting`: the XSS-exiting bitmap; `xfam`: a mask of XCR0 | IA32_XSS within
+    which the guest sets XCR0 and IA32_XSS without an exit (hypothetical hardware), or None.
+    """
+
+    cdef readonly bint xsaves
+    cdef readonly object xss_exiting
+    cdef readonly object xfam
+
+    def __init__(self, xsaves=True, xss_exiting=0, xfam=None):
+        self.xsaves = xsaves
+        self.xss_exiting = _mask(xss_exiting, "xss_exiting")
+        self.xfam = None if xfam is None else _mask(xfam, "xfam")
+
+    def __repr__(self):
+        xfam = "" if self.xfam is None else f", xfam={self.xfam:#x}"
+        return f"Vmx(xsaves={self.xsaves}, xss_exiting={self.xss_exiting:#x}{xfam})"
+
+    def __reduce__(self):
+        return Vmx, (self.xsaves, self.xss_exiting, self.xfam)
+
+
+def _mask(value, what):
+    if isinstance(value, str):
+        value = ComponentMask.parse(value)
+    if not 0 <= value < 1 << 64:
+        raise ValueError(f"{what} {value:#x} does not fit 64 bits")
+    return int(value)
+
+
+cdef int fill_tables(Cpu *cpu) except -1:
+    # What the tables say of every component and register, as numbers.
+    cdef Check *check
+    cdef int i
+    cdef uint64_t bit
+    global HALVED, UPPER
+    HALVED = 0
+    UPPER = 0
+    for component, info in COMPONENTS.items():
+        i = component
+        bit = <uint64_t>1 << i
+        for requirement in info.requirements:
+            cpu.needs[i] |= <uint64_t>requirement.needs
+            cpu.excludes[i] |= <uint64_t>requirement.excludes
+        if info.rule == "trace":
+            cpu.trace = bit
+        elif info.rule == "interrupts":
+            cpu.interrupts = bit
+        elif info.rule == "branches":
+            cpu.branches = bit
+        elif info.rule == "tile configuration":
+            cpu.tilecfg = bit
+        elif info.rule == "tile data":
+            cpu.tiledata = bit
+        elif info.rule == "tile scale":
+            cpu.scale = bit
+    for row in REGISTERS.values():
+        if row.narrow:
+            continue
+        part = row.parts[len(row.parts) - 1]
+        i = part.component
+        bit = <uint64_t>1 << i
+        if i < 2 or not cpu.ruler.known >> i & 1:
+            if row.family in ("ymm", "zmm") and row.index < 16:
+                HALVED |= bit
+            elif row.family == "zmm":
+                UPPER |= bit
+            continue
+        cpu.unit[i] = part.width
+        cpu.stored[i] = max(cpu.stored[i], <uint32_t>(part.offset + part.width))
+        if row.family in ("ymm", "zmm") and row.index < 16:
+            HALVED |= bit
+            if row.index < 8:
+                cpu.narrow[i] = max(cpu.narrow[i], <uint32_t>(part.offset + part.width))
+        elif row.family == "zmm":
+            UPPER |= bit
+        else:
+            cpu.narrow[i] = cpu.stored[i]
+    for i in range(2, COMPONENT_LIMIT):
+        bit = <uint64_t>1 << i
+        if not cpu.ruler.known & bit:
+            continue
+        if cpu.stored[i] == 0 or cpu.stored[i] > cpu.ruler.width[i]:
+            cpu.stored[i] = cpu.ruler.width[i]
+            cpu.narrow[i] = min(cpu.narrow[i], cpu.stored[i])
+        if cpu.trace & bit:     # its registers end early, reserved bytes are stored as 0 and checked
+            cpu.unit[i] = cpu.stored[i]
+            cpu.stored[i] = cpu.ruler.width[i]
+            cpu.narrow[i] = cpu.stored[i]
+        cpu.load_width[i] = cpu.stored[i]
+        cpu.load_narrow[i] = cpu.narrow[i]
+    cpu.tilecfg &= cpu.ruler.known
+    cpu.tiledata &= cpu.ruler.known
+    cpu.trace &= cpu.ruler.known
+    cpu.interrupts &= cpu.ruler.known
+    cpu.branches &= cpu.ruler.known
+    cpu.scale &= cpu.ruler.known
+    for row in MSRS.values():
+        if not (row.reserved or row.exclusive or row.canonical or row.values):
+            continue
+        register = REGISTERS[row.register]
+        if not cpu.ruler.known >> <int>register.component & 1:
+            continue
+        if cpu.check_count == 32:
+            raise SystemError("more MSRs with rules than there is room for")
+        check = &cpu.checks[cpu.check_count]
+        check.component = register.component
+        check.at = register.parts[0].offset
+        check.number = row.number
+        check.ignored = ALL ^ <uint64_t>(register.mask & ALL)
+        check.reserved = row.reserved
+        check.exclusive = row.exclusive
+        check.canonical = row.canonical
+        check.depth = bool(row.values)
+        cpu.check_count += 1
+    return 0
+
+
+cdef int fill_probes(int32_t *probes, names) except -1:
+    cdef int i
+    for i in range(4):
+        probes[i] = PROBE_END
+    for i, name in enumerate(names):
+        probes[i] = PROBE_LAST if name == "last" else PROBE_LEGACY if name == "legacy" else name
+    return 0
+
+
+cdef int fill_knobs(Cpu *cpu, model) except -1:
+    cdef int i
+    knobs = model.knobs
+    cpu.by_value = knobs["xinuse"] == "value"
+    cpu.low_only = knobs["xinuse_compat_mode"] == "low"
+    cpu.ldmxcsr_marks = knobs["ldmxcsr_marks_sse"]
+    cpu.align_xsave = knobs["ac_on_xsave"]
+    cpu.align_fxsave = knobs["ac_on_fxsave"]
+    cpu.extent_xcomp = knobs["xrstor_compacted_extent"] == "xcomp_bv"
+    cpu.legacy_always = knobs["legacy_region"] == "always"
+    cpu.skips_tilecfg = knobs["modified_opt_skips_tilecfg"]
+    cpu.before_disabled = knobs["xfd_extent"] == "before_disabled"
+    cpu.selectors = knobs["fcs_fds"] == "kept"
+    cpu.pointers = POINTERS[knobs["x87_ptrs"]]
+    cpu.fip_bits = knobs["fip_width"]
+    cpu.fdp_bits = knobs["fdp_width"]
+    fill_probes(cpu.save_probes, knobs["probe_order_save"])
+    fill_probes(cpu.restore_probes, knobs["probe_order_restore"])
+    for i, name in enumerate(knobs["xrstor_priorities"]):
+        cpu.stages[i] = STAGES[name]
+    features = model.instructions
+    for name, bit in (("xsaveopt", HAS_XSAVEOPT), ("xsavec", HAS_XSAVEC), ("xgetbv1", HAS_XGETBV1),
+                      ("xsaves", HAS_XSAVES), ("xfd", 16)):
+        if name in features:
+            cpu.features |= <uint32_t>bit
+    sizes = model.cpuid.get((0x80000008, 0))
+    cpu.linear_bits = (sizes[0] >> 8 & 0xFF if sizes else 0) or 48
+    return 0
+
+
+# The memory of one call: buffers held, and what the kernel sees of them.
+cdef class Window:
+    cdef Operand op
+    cdef Py_buffer *views
+    cdef Region *regions
+    cdef Py_ssize_t held
+
+    def __dealloc__(self):
+        while self.held:
+            self.held -= 1
+            PyBuffer_Release(&self.views[self.held])
+        PyMem_Free(self.views)
+        PyMem_Free(self.regions)
+
+
+cdef Window open_window(memory):
+    cdef Window window = Window.__new__(Window)
+    cdef Py_ssize_t i
+    ranges = memory.ranges
+    window.views = <Py_buffer *>PyMem_Calloc(len(ranges) + 1, sizeof(Py_buffer))
+    window.regions = <Region *>PyMem_Calloc(len(ranges) + 1, sizeof(Region))
+    if window.views == NULL or window.regions == NULL:
+        raise MemoryError
+    for i, (begin, end, view, writable) in enumerate(ranges):
+        PyObject_GetBuffer(view, &window.views[i], PyBUF_SIMPLE)
+        window.held += 1
+        window.regions[i].begin = begin
+        window.regions[i].last = end - 1
+        window.regions[i].data = <uint8_t *>window.views[i].buf
+        window.regions[i].writable = writable
+    window.op.regions = window.regions
+    window.op.count = len(ranges)
+    return window
+
+
+cdef inline uint64_t number(value) except? 0xFFFFFFFFFFFFFFFF:
+    return PyLong_AsUnsignedLongLongMask(value)
+
+
+cdef bint is_stack(segment) except -1:
+    if segment == "ds":
+        return False
+    if segment == "ss":
+        return True
+    raise ValueError(f'segment {segment!r} is neither "ds" nor "ss"')
+
+
+@cython.final
+cdef class Processor:
+    """A logical processor of `model`: its extended registers, and the instructions that move them.
+
+    `xcr0`: XCR0, default all that the model has; `ia32_xss`, `ia32_xfd`: the MSRs. `cpl`: 0-3; `mode`: 64, or 32 for
+    compatibility mode; `ac`: CR0.AM and EFLAGS.AC are both set; `la57`: linear addresses have 57 bits instead of 48;
+    the `cr...` bits as named. `modified_opt`: XSAVEOPT and XSAVES leave out what has not changed since XRSTOR.
+    `atomic_faults`: a faulting instruction has changed nothing; None: as the CPUs of the model's profile do. `vmx`: a
+    `Vmx` for non-root operation.
+
+    Instructions take a buffer that begins at their operand, or a `Memory`; `address` is the operand's linear address,
+    `mask` EDX:EAX, `rexw` the form with REX.W, `segment` "ss" for an operand addressed through the stack segment. They
+    raise `Fault` or `Exit`; the forms `try_...` return it, or None.
+
+    Raises: `ValueError` for values of control registers that the processor could not have; `UnsupportedError` for
+    components that this package has no row for. Manual: SDM1 chapter 13.
+    """
+
+    def __cinit__(self, model, xcr0=None, ia32_xss=0, ia32_xfd=0, cpl=3, mode=64, cr0_ts=False, cr0_em=False,
+                  cr4_osxsave=True, cr4_osfxsr=True, cr4_pke=True, cr4_cet=True, cr4_uintr=True, ac=False, la57=False,
+                  modified_opt=True, atomic_faults=None, vmx=None):
+        cdef Cpu *cpu = &self.cpu
+        cdef Outcome out
+        cdef uint8_t *at
+        memset(cpu, 0, sizeof(Cpu))
+        self.model = model
+        self.layout = register_file(model)
+        make_ruler(model, &cpu.ruler)
+        cpu.file = self.layout.shape
+        cpu.user = int(model.xcr0_mask)
+        cpu.supervisor = int(model.xss_mask)
+        fill_tables(cpu)
+        fill_knobs(cpu, model)
+        load_palettes(model, &cpu.palettes)
+        xcr0 = cpu.user if xcr0 is None else _mask(xcr0, "XCR0")
+        unknown = (xcr0 | _mask(ia32_xss, "IA32_XSS")) & ~(cpu.ruler.known | 3)
+        if unknown & (cpu.user | cpu.supervisor):
+            raise UnsupportedError(f"components {ComponentMask(unknown)} of {model.name} have no row in the table")
+        cpu.cpl = 0
+        cpu.osxsave = True
+        if check_xcr0(cpu, xcr0, &out) != DONE:
+            raise ValueError(f"XCR0 {ComponentMask(xcr0)}: {self.fault(&out, 'XSETBV').message}")
+        cpu.xcr0 = xcr0
+        cpu.xss = _mask(ia32_xss, "IA32_XSS")
+        if cpu.xss & ~cpu.supervisor:
+            raise ValueError(f"IA32_XSS {ComponentMask(cpu.xss)} has bits that {model.name} lacks: it has "
+                             f"{model.xss_mask}")
+        cpu.xfd = _mask(ia32_xfd, "IA32_XFD")
+        if cpu.xfd & ~self.xfd_bits():
+            raise ValueError(f"IA32_XFD {ComponentMask(cpu.xfd)} has bits that {model.name} cannot disable")
+        if cpl not in (0, 1, 2, 3):
+            raise ValueError(f"CPL {cpl!r} is not 0, 1, 2 or 3")
+        cpu.cpl = cpl
+        self.mode = mode
+        cpu.ts = cr0_ts
+        cpu.em = cr0_em
+        cpu.osxsave = cr4_osxsave
+        cpu.osfxsr = cr4_osfxsr
+        cpu.pke = cr4_pke
+        cpu.cet = cr4_cet
+        cpu.uintr = cr4_uintr
+        cpu.align = ac
+        cpu.la57 = la57
+        cpu.modified_opt = modified_opt and bool(model.knobs["modified_opt"])
+        cpu.atomic = bool(model.knobs["atomic_faults"] if atomic_faults is None else atomic_faults)
+        self.vmx = vmx
+        if vmx is not None:
+            if not isinstance(vmx, Vmx):
+                raise TypeError(f"vmx is a Vmx or None, not {type(vmx).__name__}")
+            cpu.nonroot = True
+            cpu.vmx_xsaves = vmx.xsaves
+            cpu.xss_exiting = vmx.xss_exiting
+            cpu.has_xfam = vmx.xfam is not None
+            cpu.xfam = vmx.xfam or 0
+        # Room: the register file on a cache line; two areas, as large as any that an instruction can reach.
+        self.storage = bytearray(cpu.file.size + ALIGNMENT)
+        at = self.storage
+        self.view = memoryview(self.storage)[-<uint64_t>at % ALIGNMENT:][:cpu.file.size]
+        cpu.area = at + (-<uint64_t>at % ALIGNMENT)
+        cpu.room = max(current_size(cpu, cpu.ruler.known | 3, FORMAT_COMPACTED),
+                       current_size(cpu, cpu.ruler.placed | 3, FORMAT_STANDARD))
+        cpu.room = (cpu.room + ALIGNMENT) // ALIGNMENT * ALIGNMENT
+        self.spare = bytearray(2 * cpu.room)
+        at = self.spare
+        cpu.scratch = at
+        forget_paths(cpu)
+        self.reset()
+
+    cdef uint64_t xfd_bits(self):
+        return self.cpu.ruler.xfd & self.cpu.user if self.cpu.features & 16 else 0
+
+    cdef int reset(self) except -1:
+        cdef Cpu *cpu = &self.cpu
+        cdef int i
+        store_le64(cpu.area + HEADER_OFFSET, cpu.file.mask)
+        store_le64(cpu.area + XCOMP_OFFSET, cpu.file.mask | FORMAT_BIT)
+        store_le16(cpu.area, FCW_INIT)
+        store_le32(cpu.area + MXCSR_OFFSET, MXCSR_INIT)
+        store_le32(cpu.area + MXCSR_MASK_OFFSET, cpu.ruler.mxcsr_mask)
+        for i in range(2, COMPONENT_LIMIT):
+            if cpu.ruler.known >> i & 1:
+                write_initial_bytes(i, component_at(cpu, i), 0, cpu.ruler.width[i])
+                if cpu.branches >> i & 1:
+                    store_le64(component_at(cpu, i) + 8, 32)
+        cpu.initial = cpu.file.mask
+        cpu.modified_low = ALL
+        cpu.modified_high = BIT_SSE | HALVED
+        return 0
+
+    # --- outcomes -----------------------------------------------------------------------------------------
+
+    cdef object fault(self, Outcome *out, str name):
+        code, words, section = RULES[out.rule]
+        message = words(out.detail, self)
+        if out.rule == R_TILE_CONFIG:
+            code, message, section = TILE_RULES[out.detail]
+        elif out.rule == R_XCR0_NEEDS or out.rule == R_XCR0_EXCLUDES:
+            code = COMPONENTS[lowest(out.detail)].requirements[0].code
+        offset = None if out.offset == NOWHERE else out.offset
+        where = "" if offset is None else f" (byte {offset} of the operand)"
+        return Fault(VECTORS[out.vector], f"{name}: {message}{where}", rule=code, section=section, offset=offset,
+                     error_code=out.error_code)
+
+    cdef object outcome(self, Outcome *out, str name):
+        # The Fault or Exit, or None; misuse is raised.
+        if out.kind == DONE:
+            return None
+        if out.kind == FAULT:
+            return self.fault(out, name)
+        if out.kind == EXIT:
+            if out.offset == XSAVES:
+                return Exit("XSAVES", EXIT_XSAVES)
+            if out.offset == XRSTORS:
+                return Exit("XRSTORS", EXIT_XRSTORS)
+            return Exit(EXITS[out.detail], out.detail)
+        if out.kind == READ_ONLY:
+            raise ValueError(f"{name} writes, and the buffer is read-only")
+        if out.kind == UNPLACED:
+            raise LayoutError(f"{name}: {self.model.name} gives no standard offset of a component of "
+                              f"{ComponentMask(out.detail)}")
+        raise ValueError(f"{name} reaches byte {out.detail - 1 & 0xFFFFFFFFFFFFFFFF} of its operand, beyond the buffer; "
+                         "in a Memory it is a page fault")
+
+    cdef object run(self, int insn, memory, mask, address, rexw, segment):
+        # One instruction of the XSAVE family.
+        cdef Outcome out
+        cdef Operand op
+        cdef Py_buffer view
+        cdef Window window
+        cdef uint64_t bits = number(mask)
+        if isinstance(memory, Memory):
+            window = open_window(memory)
+            window.op.address = number(address)
+            window.op.stack = is_stack(segment)
+            execute(&self.cpu, &window.op, insn, bits, rexw, &out)
+        else:
+            op.address = number(address)
+            op.stack = False if segment is DS else is_stack(segment)
+            PyObject_GetBuffer(memory, &view, PyBUF_SIMPLE)
+            op.bytes = <uint8_t *>view.buf
+            op.length = view.len
+            op.writable = not view.readonly
+            op.regions = NULL
+            op.count = 0
+            execute(&self.cpu, &op, insn, bits, rexw, &out)
+            PyBuffer_Release(&view)
+        return None if out.kind == DONE else self.outcome(&out, INSTRUCTIONS[insn])
+
+    cdef object run_tile(self, int insn, int tile, memory, stride, address, segment):
+        cdef Outcome out
+        cdef Operand op
+        cdef Py_buffer view
+        cdef Window window
+        cdef int64_t step = <int64_t>number(stride)
+        if not 0 <= tile < 8:
+            raise ValueError(f"tile {tile}: 0 to 7")
+        if isinstance(memory, Memory):
+            window = open_window(memory)
+            window.op.address = number(address)
+            window.op.stack = is_stack(segment)
+            execute_tile(&self.cpu, &window.op, insn, tile, step, &out)
+        elif memory is None:
+            execute_tile(&self.cpu, NULL, insn, tile, step, &out)
+        else:
+            op.address = number(address)
+            op.stack = is_stack(segment)
+            PyObject_GetBuffer(memory, &view, PyBUF_SIMPLE)
+            op.bytes = <uint8_t *>view.buf
+            op.length = view.len
+            op.writable = not view.readonly
+            op.regions = NULL
+            op.count = 0
+            execute_tile(&self.cpu, &op, insn, tile, step, &out)
+            PyBuffer_Release(&view)
+        return self.outcome(&out, INSTRUCTIONS[insn])
+
+    # --- the instructions ---------------------------------------------------------------------------------
+
+    def xsave(self, memory, mask, address=0, rexw=True, segment="ds"):
+        """XSAVE: XCR0 & `mask` in the standard format, initial components too [SDM1 13.7].
+
+        Raises: `Fault`, `Exit`; `ValueError` for a plain buffer that ends before the instruction does.
+        """
+        result = self.run(XSAVE, memory, mask, address, rexw, segment)
+        if result is not None:
+            raise result
+
+    def try_xsave(self, memory, mask, address=0, rexw=True, segment="ds"):
+        """XSAVE; returns the `Fault` or `Exit`, or None."""
+        return self.run(XSAVE, memory, mask, address, rexw, segment)
+
+    def xsaveopt(self, memory, mask, address=0, rexw=True, segment="ds"):
+        """XSAVEOPT: the standard format, leaving out what is initial or unmodified [SDM1 13.9].
+
+        Raises: `Fault`, `Exit`; `ValueError` for a plain buffer that ends before the instruction does.
+        """
+        result = self.run(XSAVEOPT, memory, mask, address, rexw, segment)
+        if result is not None:
+            raise result
+
+    def try_xsaveopt(self, memory, mask, address=0, rexw=True, segment="ds"):
+        """XSAVEOPT; returns the `Fault` or `Exit`, or None."""
+        return self.run(XSAVEOPT, memory, mask, address, rexw, segment)
+
+    def xsavec(self, memory, mask, address=0, rexw=True, segment="ds"):
+        """XSAVEC: the compacted format, leaving out what is initial [SDM1 13.10].
+
+        Raises: `Fault`, `Exit`; `ValueError` for a plain buffer that ends before the instruction does.
+        """
+        result = self.run(XSAVEC, memory, mask, address, rexw, segment)
+        if result is not None:
+            raise result
+
+    def try_xsavec(self, memory, mask, address=0, rexw=True, segment="ds"):
+        """XSAVEC; returns the `Fault` or `Exit`, or None."""
+        return self.run(XSAVEC, memory, mask, address, rexw, segment)
+
+    def xsaves(self, memory, mask, address=0, rexw=True, segment="ds"):
+        """XSAVES: as XSAVEC with supervisor components and the modified optimisation, at CPL 0 [SDM1 13.11].
+
+        Raises: `Fault`, `Exit`; `ValueError` for a plain buffer that ends before the instruction does.
+        """
+        result = self.run(XSAVES, memory, mask, address, rexw, segment)
+        if result is not None:
+            raise result
+
+    def try_xsaves(self, memory, mask, address=0, rexw=True, segment="ds"):
+        """XSAVES; returns the `Fault` or `Exit`, or None."""
+        return self.run(XSAVES, memory, mask, address, rexw, segment)
+
+    def xrstor(self, memory, mask, address=0, rexw=True, segment="ds"):
+        """XRSTOR: loads or initialises XCR0 & `mask` from either format [SDM1 13.8].
+
+        Raises: `Fault`, `Exit`; `ValueError` for a plain buffer that ends before the instruction does.
+        """
+        result = self.run(XRSTOR, memory, mask, address, rexw, segment)
+        if result is not None:
+            raise result
+
+    def try_xrstor(self, memory, mask, address=0, rexw=True, segment="ds"):
+        """XRSTOR; returns the `Fault` or `Exit`, or None."""
+        return self.run(XRSTOR, memory, mask, address, rexw, segment)
+
+    def xrstors(self, memory, mask, address=0, rexw=True, segment="ds"):
+        """XRSTORS: as XRSTOR with supervisor components, the compacted format alone, at CPL 0 [SDM1 13.12].
+
+        Raises: `Fault`, `Exit`; `ValueError` for a plain buffer that ends before the instruction does.
+        """
+        result = self.run(XRSTORS, memory, mask, address, rexw, segment)
+        if result is not None:
+            raise result
+
+    def try_xrstors(self, memory, mask, address=0, rexw=True, segment="ds"):
+        """XRSTORS; returns the `Fault` or `Exit`, or None."""
+        return self.run(XRSTORS, memory, mask, address, rexw, segment)
+
+    def fxsave(self, memory, address=0, rexw=True, segment="ds"):
+        """FXSAVE: x87, MXCSR and XMM registers into 512 bytes on a 16-byte boundary [SDM2 FXSAVE].
+
+        Raises: `Fault`; `ValueError` for a plain buffer of fewer than 512 bytes.
+        """
+        result = self.run(FXSAVE, memory, 0, address, rexw, segment)
+        if result is not None:
+            raise result
+
+    def try_fxsave(self, memory, address=0, rexw=True, segment="ds"):
+        """FXSAVE; returns the `Fault`, or None."""
+        return self.run(FXSAVE, memory, 0, address, rexw, segment)
+
+    def fxrstor(self, memory, address=0, rexw=True, segment="ds"):
+        """FXRSTOR: the way back [SDM2 FXRSTOR].
+
+        Raises: `Fault`; `ValueError` for a plain buffer of fewer than 512 bytes.
+        """
+        result = self.run(FXRSTOR, memory, 0, address, rexw, segment)
+        if result is not None:
+            raise result
+
+    def try_fxrstor(self, memory, address=0, rexw=True, segment="ds"):
+        """FXRSTOR; returns the `Fault`, or None."""
+        return self.run(FXRSTOR, memory, 0, address, rexw, segment)
+
+    def ldtilecfg(self, memory, address=0, segment="ds"):
+        """LDTILECFG: 64 bytes become the tile configuration, all tiles zero [SDM2 LDTILECFG]. Raises: `Fault`; `ValueError` for a short buffer."""
+        result = self.run_tile(LDTILECFG, 0, memory, 0, address, segment)
+        if result is not None:
+            raise result
+
+    def try_ldtilecfg(self, memory, address=0, segment="ds"):
+        """LDTILECFG; returns the `Fault`, or None."""
+        return self.run_tile(LDTILECFG, 0, memory, 0, address, segment)
+
+    def sttilecfg(self, memory, address=0, segment="ds"):
+        """STTILECFG: the tile configuration into 64 bytes [SDM2 STTILECFG]. Raises: `Fault`; `ValueError` for a short buffer."""
+        result = self.run_tile(STTILECFG, 0, memory, 0, address, segment)
+        if result is not None:
+            raise result
+
+    def try_sttilecfg(self, memory, address=0, segment="ds"):
+        """STTILECFG; returns the `Fault`, or None."""
+        return self.run_tile(STTILECFG, 0, memory, 0, address, segment)
+
+    def tileloadd(self, tile, memory, stride, address=0, segment="ds"):
+        """TILELOADD: the rows of tile `tile` (0-7), `stride` bytes apart [SDM2 TILELOADD].
+
+        Raises: `Fault`, with start_row at the row that faulted; `ValueError` for rows outside a plain buffer.
+        """
+        result = self.run_tile(TILELOADD, tile, memory, stride, address, segment)
+        if result is not None:
+            raise result
+
+    def try_tileloadd(self, tile, memory, stride, address=0, segment="ds"):
+        """TILELOADD; returns the `Fault`, or None."""
+        return self.run_tile(TILELOADD, tile, memory, stride, address, segment)
+
+    def tileloaddt1(self, tile, memory, stride, address=0, segment="ds"):
+        """TILELOADDT1: TILELOADD with a hint to the caches.
+
+        Raises: `Fault`, with start_row at the row that faulted; `ValueError` for rows outside a plain buffer.
+        """
+        result = self.run_tile(TILELOADD, tile, memory, stride, address, segment)
+        if result is not None:
+            raise result
+
+    def try_tileloaddt1(self, tile, memory, stride, address=0, segment="ds"):
+        """TILELOADDT1; returns the `Fault`, or None."""
+        return self.run_tile(TILELOADD, tile, memory, stride, address, segment)
+
+    def tilestored(self, tile, memory, stride, address=0, segment="ds"):
+        """TILESTORED: the rows of tile `tile` (0-7) into memory, `stride` bytes apart [SDM2 TILESTORED].
+
+        Raises: `Fault`, with start_row at the row that faulted; `ValueError` for rows outside a plain buffer.
+        """
+        result = self.run_tile(TILESTORED, tile, memory, stride, address, segment)
+        if result is not None:
+            raise result
+
+    def try_tilestored(self, tile, memory, stride, address=0, segment="ds"):
+        """TILESTORED; returns the `Fault`, or None."""
+        return self.run_tile(TILESTORED, tile, memory, stride, address, segment)
+
+    def tilezero(self, tile):
+        """TILEZERO: all of tile `tile` (0-7) becomes zero [SDM2 TILEZERO]. Raises: `Fault`."""
+        result = self.run_tile(TILEZERO, tile, None, 0, 0, "ds")
+        if result is not None:
+            raise result
+
+    def try_tilezero(self, tile):
+        """TILEZERO; returns the `Fault`, or None."""
+        return self.run_tile(TILEZERO, tile, None, 0, 0, "ds")
+
+    def tilerelease(self):
+        """TILERELEASE: TILECFG and TILEDATA become initial [SDM2 TILERELEASE]. Raises: `Fault`."""
+        result = self.run_tile(TILERELEASE, 0, None, 0, 0, "ds")
+        if result is not None:
+            raise result
+
+    def try_tilerelease(self):
+        """TILERELEASE; returns the `Fault`, or None."""
+        return self.run_tile(TILERELEASE, 0, None, 0, 0, "ds")
+
+    # --- XCR0, MSRs, CPUID --------------------------------------------------------------------------------
+
+    def xgetbv(self, index):
+        """XGETBV: XCR0 (index 0), or XCR0 & XINUSE with MXCSR's rule (index 1). Raises: `Fault` [SDM1 13.3, 13.6]."""
+        result = self.try_xgetbv(index)
+        if isinstance(result, Fault):
+            raise result
+        return result
+
+    def try_xgetbv(self, index):
+        """XGETBV; returns the value, or the `Fault`."""
+        cdef Outcome out
+        if get_xcr(&self.cpu, number(index), &out) == DONE:
+            return out.detail
+        return self.outcome(&out, "XGETBV")
+
+    def xsetbv(self, index, value):
+        """XSETBV: sets XCR0 [SDM1 13.3]. Registers of components that it disables keep their contents.
+
+        Raises: `Fault` naming the rule that the value breaks; `Exit` in VMX non-root operation.
+        """
+        result = self.try_xsetbv(index, value)
+        if result is not None:
+            raise result
+
+    def try_xsetbv(self, index, value):
+        """XSETBV; returns the `Fault` or `Exit`, or None."""
+        cdef Outcome out
+        cdef uint64_t before = self.cpu.xcr0
+        set_xcr0(&self.cpu, number(index), number(value), &out)
+        if out.kind == DONE and self.cpu.xcr0 & ~(self.cpu.ruler.known | 3):
+            self.cpu.xcr0 = before
+            raise UnsupportedError(f"components of XCR0 {ComponentMask(out.detail)} have no row in the table")
+        return self.outcome(&out, "XSETBV")
+
+    def rdmsr(self, number):
+        """RDMSR of IA32_XSS, IA32_XFD, IA32_XFD_ERR or an MSR behind a supervisor component [SDM4].
+
+        Raises: `Fault`; `UnsupportedError` for an MSR that is not of extended state.
+        """
+        cdef Outcome out
+        cdef Cpu *cpu = &self.cpu
+        if cpu.cpl:
+            fault(&out, GP, R_CPL, NOWHERE, cpu.cpl)
+            raise self.fault(&out, "RDMSR")
+        if number in (IA32_XFD, IA32_XFD_ERR, IA32_XSS):
+            if not cpu.features & (HAS_XSAVES if number == IA32_XSS else 16):
+                fault(&out, GP, R_MSR_MISSING, NOWHERE, number)
+                raise self.fault(&out, "RDMSR")
+            return cpu.xss if number == IA32_XSS else cpu.xfd if number == IA32_XFD else cpu.xfd_err
+        return read_scalar(&self.msr_field(number, "RDMSR").op, cpu.area)
+
+    def wrmsr(self, number, value):
+        """WRMSR: as `rdmsr`; the value is checked as the CPU would [SDM1 13.3, 13.12, 13.14].
+
+        Raises: `Fault`; `Exit` for IA32_XSS beyond an XFAM; `UnsupportedError`.
+        """
+        result = self.try_wrmsr(number, value)
+        if result is not None:
+            raise result
+
+    def try_wrmsr(self, number, value):
+        """WRMSR; returns the `Fault` or `Exit`, or None."""
+        cdef Outcome out
+        cdef Cpu *cpu = &self.cpu
+        cdef uint64_t bits = PyLong_AsUnsignedLongLongMask(value)
+        cdef uint64_t allowed
+        cdef const Check *check
+        if cpu.cpl:
+            fault(&out, GP, R_CPL, NOWHERE, cpu.cpl)
+            return self.fault(&out, "WRMSR")
+        if number in (IA32_XFD, IA32_XFD_ERR, IA32_XSS):
+            if not cpu.features & (HAS_XSAVES if number == IA32_XSS else 16):
+                fault(&out, GP, R_MSR_MISSING, NOWHERE, number)
+                return self.fault(&out, "WRMSR")
+            allowed = cpu.supervisor if number == IA32_XSS else self.xfd_bits()
+            if bits & ~allowed:
+                fault(&out, GP, R_MSR_MASK, NOWHERE, bits & ~allowed)
+                return self.fault(&out, "WRMSR")
+            if number == IA32_XSS and cpu.has_xfam and bits & ~cpu.xfam:
+                return Exit("WRMSR", EXIT_WRMSR)
+            if number == IA32_XSS:
+                if bits & ~cpu.ruler.known:
+                    raise UnsupportedError(f"components of IA32_XSS {ComponentMask(bits)} have no row in the table")
+                cpu.xss = bits
+            elif number == IA32_XFD:
+                cpu.xfd = bits
+            else:
+                cpu.xfd_err = bits
+            return None
+        try:
+            field = self.msr_field(number, "WRMSR")
+        except Fault as refused:
+            return refused
+        check = find_check(cpu, number)
+        if check != NULL and value_fault(cpu, check, bits, False, 0, &out) != DONE:
+            return self.fault(&out, "WRMSR")
+        self.put_msr(field, bits)
+        return None
+
+    cdef Field msr_field(self, number, str name):
+        cdef Outcome out
+        row = MSRS.get(number)
+        if row is None:
+            raise UnsupportedError(f"MSR {number:#x} is not of extended state")
+        if not self.cpu.supervisor >> <int>REGISTERS[row.register].component & 1:
+            fault(&out, GP, R_MSR_MISSING, NOWHERE, number)
+            raise self.fault(&out, name)
+        return find_field(self.layout, row.register)
+
+    cdef int put_msr(self, Field field, uint64_t value) except -1:
+        cdef int i = lowest(bits_of(&field.op))
+        write_value(&field.op, field.name, value, self.cpu.area)
+        if self.cpu.branches >> i & 1 and field.name == "IA32_LBR_DEPTH":      # the records become 0 (SDM3B 19.1)
+            memset(component_at(&self.cpu, i) + 40, 0, self.cpu.stored[i] - 40)
+        touch(&self.cpu, bits_of(&field.op))
+        return 0
+
+    def cpuid(self, leaf, subleaf=0):
+        """CPUID: (EAX, EBX, ECX, EDX). Leaf 0DH follows XCR0 and IA32_XSS, leaf 1 CR4.OSXSAVE, all else is the model's.
+
+        Raises: `Exit` in VMX non-root operation. A leaf that the record lacks is all zero [SDM2 CPUID].
+        """
+        cdef Cpu *cpu = &self.cpu
+        if cpu.nonroot:
+            raise Exit("CPUID", EXIT_CPUID)
+        values = self.model.cpuid.get((leaf, subleaf))
+        if values is None and subleaf and leaf not in (4, 7, 0xB, 0xD, 0xF, 0x10, 0x12, 0x14, 0x17, 0x18, 0x1D, 0x1E, 0x1F):
+            values = self.model.cpuid.get((leaf, 0))    # the sub-leaf does not matter
+        eax, ebx, ecx, edx = values or (0, 0, 0, 0)
+        if leaf == 1:
+            ecx = ecx & ~(1 << 27) | (1 << 27 if cpu.osxsave else 0)
+        elif leaf == 0xD and subleaf == 0:
+            ebx = current_size(cpu, cpu.xcr0, FORMAT_STANDARD)
+        elif leaf == 0xD and subleaf == 1 and cpu.features & HAS_XSAVEC:
+            ebx = current_size(cpu, cpu.xcr0 | (cpu.xss if cpu.features & HAS_XSAVES else 0), FORMAT_COMPACTED)
+        return eax, ebx, ecx, edx
+
+    # --- registers ----------------------------------------------------------------------------------------
+
+    def load(self, values, xinuse=None):
+        """Sets registers, by `decode`'s names; those not named keep their values, whatever mode, XCR0 and XFD are.
+
+        A vector register under a narrow name is zero above it. `xinuse` None: a component is in use exactly if its
+        values are not the initial ones; a mask: XINUSE is exactly that (components that XCR0 does not enable go by their
+        values all the same). Everything counts as modified afterwards.
+
+        Raises: `KeyError` for a register that the model lacks; `ValueError` for a value that does not fit, or a mask
+        that leaves out a component of XCR0 whose values are not initial.
+        """
+        cdef Cpu *cpu = &self.cpu
+        cdef Field field
+        cdef uint64_t found
+        cdef bytearray saved = bytearray(self.view)
+        cdef uint64_t mask = 0
+        if xinuse is not None:
+            mask = _mask(xinuse, "xinuse")
+        try:
+            for name, value in values.items():
+                if name == "mxcsr_mask":
+                    continue
+                row = find_register(name)
+                if row.family in ("xmm", "ymm", "zmm"):
+                    self.put_vector(row.index, value, row.width)
+                else:
+                    field = self.field(name)
+                    write_value(&field.op, name, value, cpu.area)
+            found = by_contents(cpu, cpu.file.mask)
+            mask |= found & ~cpu.xcr0       # what XGETBV(1) does not show goes by its contents
+            if xinuse is not None and found & ~mask:
+                raise ValueError(f"xinuse {ComponentMask(mask)} leaves out {_names(found & ~mask)}, which is not initial")
+        except Exception:
+            self.view[:] = saved
+            raise
+        cpu.initial = cpu.file.mask & ~found
+        cpu.unknown = 0
+        cpu.fcs = 0
+        cpu.fds = 0
+        if xinuse is not None:
+            cpu.low = mask & cpu.file.mask
+            cpu.high = 0 if cpu.by_value else mask & (BIT_SSE | HALVED) & cpu.file.mask
+        else:
+            self.mark_by_contents(found)
+        cpu.modified_low = ALL
+        cpu.modified_high = BIT_SSE | HALVED
+        cpu.info_valid = False
+        return None
+
+    cdef int mark_by_contents(self, uint64_t found) except -1:
+        cdef Cpu *cpu = &self.cpu
+        cdef uint64_t upper = 0
+        cdef uint64_t lower = 0
+        cdef uint64_t rest = HALVED & found
+        cdef int i = 0
+        cpu.low = found
+        cpu.high = 0
+        if cpu.by_value:
+            return 0
+        if found & BIT_SSE:
+            if not has_initial_bytes(1, cpu.area, XMM_OFFSET, XMM_HALF):
+                lower |= BIT_SSE
+            if not has_initial_bytes(1, cpu.area, XMM_HALF, XMM_END):
+                upper |= BIT_SSE
+        while rest:
+            if rest & 1:
+                if not has_initial_bytes(i, component_at(cpu, i), 0, cpu.narrow[i]):
+                    lower |= <uint64_t>1 << i
+                if not has_initial_bytes(i, component_at(cpu, i), cpu.narrow[i], cpu.stored[i]):
+                    upper |= <uint64_t>1 << i
+            rest >>= 1
+            i += 1
+        cpu.low = (found & ~(BIT_SSE | HALVED)) | lower
+        cpu.high = upper
+        return 0
+
+    cdef Field field(self, name):
+        try:
+            return find_field(self.layout, name)
+        except LayoutError:
+            raise KeyError(f"{self.model.name} has no register {name}") from None
+
+    cdef int put_vector(self, int n, value, Py_ssize_t width) except -1:
+        # All of a vector register: `width` bytes of value, zero above.
+        cdef bytes wide
+        cdef Field field
+        widest = "zmm" if n >= 16 or HALVED & self.cpu.ruler.known & ~<uint64_t>BIT_AVX else             "ymm" if self.cpu.ruler.known & BIT_AVX else "xmm"
+        data = bytes(value) if not isinstance(value, int) else value.to_bytes(width, "little")
+        if len(data) != width:
+            raise ValueError(f"a value of {len(data)} bytes for a register of {width}")
+        field = self.field(f"{widest}{n}")
+        room = field.op.width
+        if any(data[room:]):
+            raise ValueError(f"{self.model.name} has no vector register of {width} bytes")
+        wide = data[:room] + bytes(max(0, room - width))
+        write_value(&field.op, field.name, wide, self.cpu.area)
+        return 0
+
+    def registers(self):
+        """The whole register file, a dict in `decode`'s names, whatever mode, XCR0 and XFD are."""
+        return decode(Area(self.view, self.layout))
+
+    # --- what other instructions do to the registers ------------------------------------------------------
+
+    cdef object enabled(self, uint64_t needed, str name, uint64_t disabling):
+        # The fault of an instruction that needs these components of XCR0, or None.
+        cdef Outcome out
+        cdef Cpu *cpu = &self.cpu
+        if needed and not cpu.osxsave:
+            fault(&out, UD, R_OSXSAVE, NOWHERE, 0)
+        elif needed & ~cpu.xcr0:
+            fault(&out, UD, R_XCR0_OFF, NOWHERE, needed & ~cpu.xcr0)
+        elif cpu.ts and name[0] != "T":
+            fault(&out, NM, R_TS, NOWHERE, 0)
+        elif disabling & cpu.xcr0 & cpu.xfd:
+            cpu.xfd_err = disabling & cpu.xcr0 & cpu.xfd
+            fault(&out, NM, R_XFD, NOWHERE, cpu.xfd_err)
+        else:
+            return None
+        return self.fault(&out, name)
+
+    def write(self, name, value, vex=False):
+        """Writes one register as an instruction that loads it does, with that instruction's effect on XINUSE and XMODIFIED.
+
+        xmmN as legacy SSE does (what lies above stays; `vex=True`: becomes zero), ymmN and zmmN as VEX and EVEX do,
+        stN, kN, tmmN, bndN and r16-r31 as the load of that register; fcw as FLDCW, mxcsr as LDMXCSR, pkru as WRPKRU,
+        tilecfg as LDTILECFG, MSRs as WRMSR. Values as `load` takes them.
+
+        Raises: `Fault` as that instruction would; `ValueError` for a register that no instruction writes alone;
+        `KeyError` for one that the model lacks.
+        """
+        cdef Field field
+        cdef Cpu *cpu = &self.cpu
+        row = find_register(name)
+        family = row.family
+        if family in ("xmm", "ymm", "zmm"):
+            self.write_vector(row, value, vex)
+            return
+        if name == "mxcsr":
+            self.ldmxcsr(value)
+            return
+        if name == "tilecfg":
+            self.ldtilecfg(bytes(value))
+            return
+        if name.startswith("IA32_"):
+            for number, msr in MSRS.items():
+                if msr.register == row.name:
+                    self.wrmsr(number, value)
+            return
+        if name in ("fsw", "ftw", "fop", "fip", "fdp", "mxcsr_mask", "bndstatus", "bndcfgu", "bsr0", "lwp", "uif"):
+            raise ValueError(f"no instruction writes {name} alone; load sets it")
+        field = self.field(name)
+        bits = bits_of(&field.op)
+        refused = self.enabled(bits & ~<uint64_t>LEGACY_BITS, f"{name}", bits & cpu.ruler.xfd)
+        if refused is not None:
+            raise refused
+        write_value(&field.op, field.name, value, cpu.area)
+        if family == "st":
+            cpu.area[FTW_OFFSET] |= 1 << (((load_le16(cpu.area + 2) >> 11) + <int>row.index) & 7)
+        elif family == "fcw":
+            store_le16(cpu.area, (load_le16(cpu.area) & FCW_KEPT) | FCW_SET)
+        elif family == "tmm":
+            cpu.tiles_loaded = True
+        touch(cpu, bits)
+
+    cdef int write_vector(self, row, value, bint vex) except -1:
+        cdef Cpu *cpu = &self.cpu
+        cdef Field field
+        cdef uint64_t bits, marked, held
+        cdef int n = row.index
+        cdef int width = row.width
+        if width > 16 or n >= 16:
+            vex = True
+        needed = BIT_SSE | BIT_AVX if vex else 0
+        if width == 64 or n >= 16:
+            needed |= HALVED | UPPER
+        refused = self.enabled(needed, f"{row.name}", 0)
+        if refused is not None:
+            raise refused
+        if n >= 8 and not cpu.long_mode:
+            raise ValueError(f"{row.name} does not exist outside 64-bit mode")
+        if vex:
+            self.put_vector(n, value, width)
+        else:
+            field = self.field(row.name)
+            write_value(&field.op, field.name, value, cpu.area)
+        held = cpu.file.mask
+        if n >= 16:
+            touch(cpu, UPPER)
+            return 0
+        bits = BIT_SSE
+        if width > 16:
+            bits |= BIT_AVX
+        if width > 32:
+            bits |= HALVED
+        bits &= held
+        cpu.initial &= ~(bits | (HALVED if vex else 0))
+        if cpu.by_value:
+            written_by_value(cpu, n, bits, vex)
+            return 0
+        marked = bits | ((cpu.low if n < 8 else cpu.high) & HALVED if vex else 0)
+        if n < 8:
+            cpu.low |= bits
+            cpu.modified_low |= marked
+        else:
+            cpu.high |= bits
+            cpu.modified_high |= marked
+        return 0
+
+    cdef int zero_vectors(self, bint whole) except -1:
+        # VZEROUPPER, VZEROALL.
+        cdef Cpu *cpu = &self.cpu
+        cdef uint64_t bits = HALVED & cpu.ruler.known
+        cdef int i
+        refused = self.enabled(BIT_SSE | BIT_AVX, "VZEROALL" if whole else "VZEROUPPER", 0)
+        if refused is not None:
+            raise refused
+        for i in range(2, COMPONENT_LIMIT):
+            if bits >> i & 1:
+                write_initial_bytes(i, component_at(cpu, i), 0, cpu.stored[i] if cpu.long_mode else cpu.narrow[i])
+        if whole:
+            bits |= BIT_SSE
+            memset(cpu.area + XMM_OFFSET, 0, xmm_end(cpu) - XMM_OFFSET)
+        if cpu.by_value:
+            zeroed_by_value(cpu, bits, whole)
+        elif cpu.long_mode:
+            cpu.low &= ~bits
+            cpu.high &= ~bits
+        else:
+            cpu.low &= ~bits
+            cpu.modified_low |= bits
+        if cpu.long_mode:
+            cpu.initial |= bits
+        return 0
+
+    def vzeroupper(self):
+        """VZEROUPPER: bits 128 and up of vector registers 0-15 become zero [SDM2 VZEROUPPER]. Raises: `Fault`."""
+        self.zero_vectors(False)
+
+    def vzeroall(self):
+        """VZEROALL: vector registers 0-15 become zero [SDM2 VZEROALL]. Raises: `Fault`."""
+        self.zero_vectors(True)
+
+    def fninit(self):
+        """FNINIT: FCW 37FH, all tags empty, TOP 0; the registers keep their contents [SDM2 FNINIT]. Raises: `Fault`."""
+        cdef Cpu *cpu = &self.cpu
+        cdef uint8_t old[128]
+        cdef int top, i
+        refused = self.enabled(0, "FNINIT", 0)
+        if refused is not None:
+            raise refused
+        top = load_le16(cpu.area + 2) >> 11 & 7
+        memcpy(old, cpu.area + X87_HIGH, X87_HIGH_END - X87_HIGH)
+        for i in range(8):      # ST(i) was physical register TOP + i
+            memcpy(cpu.area + X87_HIGH + ST_STEP * i, old + ST_STEP * ((i - top) & 7), ST_STEP)
+        memset(cpu.area, 0, X87_LOW_END)
+        store_le16(cpu.area, FCW_INIT)
+        cpu.fcs = 0
+        cpu.fds = 0
+        touch(cpu, BIT_X87)
+
+    def ldmxcsr(self, value):
+        """LDMXCSR [SDM2 LDMXCSR]. Raises: `Fault` for reserved bits."""
+        cdef Outcome out
+        cdef Cpu *cpu = &self.cpu
+        cdef uint32_t bits
+        if not 0 <= value < 1 << 32:
+            raise ValueError(f"MXCSR {value:#x} does not fit 32 bits")
+        refused = self.enabled(0, "LDMXCSR", 0)
+        if refused is not None:
+            raise refused
+        bits = value
+        if bits & ~cpu.ruler.mxcsr_mask:
+            fault(&out, GP, R_MXCSR, NOWHERE, bits & ~cpu.ruler.mxcsr_mask)
+            raise self.fault(&out, "LDMXCSR")
+        store_le32(cpu.area + MXCSR_OFFSET, bits)
+        if cpu.ldmxcsr_marks:
+            cpu.low |= BIT_SSE
+            cpu.modified_low |= BIT_SSE
+            cpu.initial &= ~<uint64_t>BIT_SSE
+            if cpu.long_mode:
+                cpu.high |= BIT_SSE
+                cpu.modified_high |= BIT_SSE
+
+    # --- batches ------------------------------------------------------------------------------------------
+
+    def execute_many(self, instruction, areas, mask, address=0, rexw=True):
+        """One instruction over every row of `areas`, in order, without the GIL.
+
+        `areas`: a C-contiguous buffer of (N, stride) bytes; row i is a plain buffer of `stride` bytes whose operand has
+        linear address `address + i * stride`. `instruction`: "XSAVE", "XSAVEOPT", "XSAVEC", "XSAVES", "XRSTOR", "XRSTORS",
+        "FXSAVE" or "FXRSTOR". Returns the list of (row, `Fault` or `Exit`), empty if all went through.
+
+        Raises: `ValueError` for an unknown instruction, a buffer of other than two dimensions, or rows that end before
+        the instruction does; rows before that one are done.
+        """
+        cdef Outcome out
+        cdef Operand op
+        cdef Py_buffer view
+        cdef int insn
+        cdef Py_ssize_t i = 0
+        cdef Py_ssize_t count, stride
+        cdef uint64_t bits = number(mask)
+        cdef uint64_t base = number(address)
+        cdef bint wide = rexw
+        if instruction not in INSTRUCTIONS[:LDTILECFG]:
+            raise ValueError(f"no instruction {instruction!r}: one of {', '.join(INSTRUCTIONS[:LDTILECFG])}")
+        insn = INSTRUCTIONS.index(instruction)
+        found = []
+        PyObject_GetBuffer(areas, &view, PyBUF_C_CONTIGUOUS | PyBUF_ND)
+        try:
+            if view.ndim != 2 or view.itemsize != 1:
+                raise ValueError("areas are a two-dimensional buffer of bytes")
+            count = view.shape[0]
+            stride = view.shape[1]
+            op.regions = NULL
+            op.count = 0
+            op.length = stride
+            op.writable = not view.readonly
+            op.stack = False
+            while i < count:
+                with nogil:
+                    while i < count:
+                        op.bytes = <uint8_t *>view.buf + i * stride
+                        op.address = base + <uint64_t>(i * stride)
+                        if execute(&self.cpu, &op, insn, bits, wide, &out) != DONE:
+                            break
+                        i += 1
+                if i < count:
+                    found.append((i, self.outcome(&out, instruction)))
+                    i += 1
+        finally:
+            PyBuffer_Release(&view)
+        return found
+
+    def switch(self, save, restore, mask, save_address=0, restore_address=0, instruction="XSAVEC"):
+        """One context switch: `instruction` into `save`, then XRSTOR from `restore`, both with `mask` and REX.W.
+
+        `save` and `restore` are plain buffers. Raises: `Fault`; `ValueError` as the instructions do.
+        """
+        cdef Outcome out
+        cdef Operand op
+        cdef Py_buffer into
+        cdef Py_buffer from_
+        cdef int insn = XSAVEC
+        cdef uint64_t bits = number(mask)
+        if instruction is not XSAVEC_NAME:
+            if instruction not in INSTRUCTIONS[:XRSTOR]:
+                raise ValueError(f"{instruction!r} is no save instruction")
+            insn = INSTRUCTIONS.index(instruction)
+        PyObject_GetBuffer(save, &into, PyBUF_WRITABLE)
+        try:
+            PyObject_GetBuffer(restore, &from_, PyBUF_SIMPLE)
+        except BaseException:
+            PyBuffer_Release(&into)
+            raise
+        op.regions = NULL
+        op.count = 0
+        op.stack = False
+        op.bytes = <uint8_t *>into.buf
+        op.length = into.len
+        op.writable = True
+        op.address = number(save_address)
+        if execute(&self.cpu, &op, insn, bits, True, &out) == DONE:
+            insn = XRSTOR
+            op.bytes = <uint8_t *>from_.buf
+            op.length = from_.len
+            op.address = number(restore_address)
+            execute(&self.cpu, &op, insn, bits, True, &out)
+        PyBuffer_Release(&into)
+        PyBuffer_Release(&from_)
+        if out.kind != DONE:
+            raise self.outcome(&out, INSTRUCTIONS[insn])
+
+    def switch_many(self, saves, restores, mask, instruction="XSAVEC"):
+        """N context switches, without the GIL: `instruction` into row i of `saves`, XRSTOR from row i of `restores`.
+
+        Both are C-contiguous buffers of (N, stride) bytes; linear addresses are the rows' own, so that saving where the
+        state came from finds it unmodified. Raises: `Fault` of the first switch that takes one, the ones before it
+        are done; `ValueError`.
+        """
+        cdef Outcome out
+        cdef Operand op
+        cdef Py_buffer into
+        cdef Py_buffer from_
+        cdef int insn, now
+        cdef Py_ssize_t i, count
+        cdef uint64_t bits = number(mask)
+        if instruction not in INSTRUCTIONS[:XRSTOR]:
+            raise ValueError(f"{instruction!r} is no save instruction")
+        insn = INSTRUCTIONS.index(instruction)
+        PyObject_GetBuffer(saves, &into, PyBUF_WRITABLE | PyBUF_C_CONTIGUOUS | PyBUF_ND)
+        try:
+            PyObject_GetBuffer(restores, &from_, PyBUF_C_CONTIGUOUS | PyBUF_ND)
+        except BaseException:
+            PyBuffer_Release(&into)
+            raise
+        try:
+            if into.ndim != 2 or from_.ndim != 2 or into.itemsize != 1 or from_.itemsize != 1:
+                raise ValueError("saves and restores are two-dimensional buffers of bytes")
+            count = into.shape[0]
+            if from_.shape[0] != count:
+                raise ValueError(f"{count} rows to save into, {from_.shape[0]} to restore from")
+            op.regions = NULL
+            op.count = 0
+            op.stack = False
+            now = insn
+            leave(&out, DONE, 0)
+            with nogil:
+                for i in range(count):
+                    op.bytes = <uint8_t *>into.buf + i * into.shape[1]
+                    op.length = into.shape[1]
+                    op.writable = True
+                    op.address = <uint64_t><size_t>op.bytes
+                    now = insn
+                    if execute(&self.cpu, &op, insn, bits, True, &out) != DONE:
+                        break
+                    op.bytes = <uint8_t *>from_.buf + i * from_.shape[1]
+                    op.length = from_.shape[1]
+                    op.address = <uint64_t><size_t>op.bytes
+                    now = XRSTOR
+                    if execute(&self.cpu, &op, XRSTOR, bits, True, &out) != DONE:
+                        break
+        finally:
+            PyBuffer_Release(&into)
+            PyBuffer_Release(&from_)
+        if out.kind != DONE:
+            raise self.outcome(&out, INSTRUCTIONS[now])
+
+    # --- to read ------------------------------------------------------------------------------------------
+
+    @property
+    def xinuse(self):
+        """XINUSE as instructions of the present mode see it, XFD apart: a `ComponentMask` [SDM1 13.6]."""
+        return ComponentMask(xinuse(&self.cpu))
+
+    @property
+    def xmodified(self):
+        """XMODIFIED: components not known to be what the last XRSTOR loaded [SDM1 13.6]."""
+        return ComponentMask(xmodified(&self.cpu) & self.cpu.file.mask)
+
+    @property
+    def xrstor_info(self):
+        """(CPL, VMX non-root, linear address, XCOMP_BV) of the last XRSTOR or XRSTORS, or None [SDM1 13.6]."""
+        cdef Cpu *cpu = &self.cpu
+        return (cpu.info_cpl, bool(cpu.info_nonroot), cpu.info_address, cpu.info_xcomp) if cpu.info_valid else None
+
+    @property
+    def xcr0(self):
+        """XCR0, a `ComponentMask`."""
+        return ComponentMask(self.cpu.xcr0)
+
+    @property
+    def ia32_xss(self):
+        """IA32_XSS, a `ComponentMask`."""
+        return ComponentMask(self.cpu.xss)
+
+    @property
+    def ia32_xfd(self):
+        """IA32_XFD, a `ComponentMask`."""
+        return ComponentMask(self.cpu.xfd)
+
+    @property
+    def ia32_xfd_err(self):
+        """IA32_XFD_ERR, a `ComponentMask`."""
+        return ComponentMask(self.cpu.xfd_err)
+
+    @property
+    def mode(self):
+        """64, or 32 for compatibility mode; can be set."""
+        return 64 if self.cpu.long_mode else 32
+
+    @mode.setter
+    def mode(self, value):
+        if value not in (64, 32):
+            raise ValueError(f"mode {value!r} is neither 64 nor 32")
+        self.cpu.long_mode = value == 64
+
+    @property
+    def cpl(self):
+        """The current privilege level, 0-3; can be set."""
+        return self.cpu.cpl
+
+    @cpl.setter
+    def cpl(self, value):
+        if value not in (0, 1, 2, 3):
+            raise ValueError(f"CPL {value!r} is not 0, 1, 2 or 3")
+        self.cpu.cpl = value
+
+    @property
+    def cr0_ts(self):
+        """CR0.TS; can be set."""
+        return bool(self.cpu.ts)
+
+    @cr0_ts.setter
+    def cr0_ts(self, value):
+        self.cpu.ts = bool(value)
+
+    def __repr__(self):
+        return (f"<Processor {self.model.name}: XCR0 {self.xcr0}, XINUSE {self.xinuse}, CPL {self.cpl}, "
+                f"{self.mode}-bit mode>")
