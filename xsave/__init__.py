@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     )
     from xsave.components import COMPONENTS, Component, ComponentMask
     from xsave.errors import (
+        Exit,
+        Fault,
         FormatError,
         HostError,
         ImageError,
@@ -32,7 +34,9 @@ if TYPE_CHECKING:
     from xsave.host import Host
     from xsave.images import open
     from xsave.layout import COMPACTED, STANDARD, Layout
+    from xsave.memory import Memory
     from xsave.models import CpuModel
+    from xsave.processor import Processor, Vmx
     from xsave.registers import REGISTERS
 
 __all__ = [
@@ -44,14 +48,19 @@ __all__ = [
     "Component",
     "ComponentMask",
     "CpuModel",
+    "Exit",
+    "Fault",
     "FormatError",
     "Host",
     "HostError",
     "ImageError",
     "Layout",
     "LayoutError",
+    "Memory",
+    "Processor",
     "TruncatedError",
     "UnsupportedError",
+    "Vmx",
     "XSaveError",
     "decode",
     "decode_many",
@@ -68,11 +77,13 @@ _HOMES = {
     "area": "Area",
     "codec": "decode decode_many encode encode_many same_state same_state_many transcode transcode_many",
     "components": "COMPONENTS Component ComponentMask",
-    "errors": "FormatError HostError ImageError LayoutError TruncatedError UnsupportedError XSaveError",
+    "errors": "Exit Fault FormatError HostError ImageError LayoutError TruncatedError UnsupportedError XSaveError",
     "host": "Host",
     "images": "open",
     "layout": "COMPACTED STANDARD Layout",
+    "memory": "Memory",
     "models": "CpuModel",
+    "processor": "Processor Vmx",
     "registers": "REGISTERS",
 }
 

@@ -59,9 +59,9 @@ class Fault(Exception):
     """An exception of the emulated processor: an outcome, not a mistake.
 
     `vector`: "#UD", "#NM", "#SS", "#GP", "#PF" or "#AC"; `error_code` as the processor pushes it (0 where the vector
-    has none). `rule`: a short stable code of the rule that was broken; `section`: where the manual has it. `offset`: the
-    culprit byte counted from the start of the memory operand (of a #PF the byte that CR2 names), or None where no
-    byte is to blame.
+    has none). `rule`: a short stable code of the rule that was broken; `section`: where the manual has it. `offset`:
+    the culprit byte counted from the start of the memory operand (of a #PF the byte that CR2 names), or None where
+    no byte is to blame.
     """
 
     def __init__(

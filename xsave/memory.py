@@ -6,7 +6,7 @@ is not writable answers a write as a read-only page does.
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Buffer
+    from typing_extensions import Buffer
 
 __all__ = ["Memory"]
 

@@ -1,74 +1,5 @@
 # The Python face.
 
-cdef list INSTRUCTIONS = ["XSAVE", "XSAVEOPT", "XSAVEC", "XSAVES", "XRSTOR", "XRSTORS", "FXSAVE", "FXRSTOR", "LDTILECFG",
-                          "STTILECFG", "TILELOADD", "TILESTORED", "TILEZERO", "TILERELEASE"]
-cdef str DS = "ds"
-cdef str XSAVEC_NAME = "XSAVEC"
-cdef dict VECTORS = {UD: "#UD", NM: "#NM", SS: "#SS", GP: "#GP", PF: "#PF", AC: "#AC"}
-cdef dict EXITS = {EXIT_CPUID: "CPUID", EXIT_WRMSR: "WRMSR", EXIT_XSETBV: "XSETBV", EXIT_XSAVES: "XSAVES",
-                   EXIT_XRSTORS: "XRSTORS"}
-cdef dict STAGES = {"pf-header": STAGE_PF_HEADER, "gp-xcomp-xcr0": STAGE_GP_XCOMP, "pf-probes": STAGE_PF_PROBES,
-                    "gp-header": STAGE_GP_HEADER, "nm-xfd": STAGE_NM_XFD, "gp-mxcsr": STAGE_GP_MXCSR,
-                    "pf-interior": STAGE_PF_INTERIOR}
-cdef dict POINTERS = {"always": POINTERS_ALWAYS, "es_only_zero": POINTERS_ZERO, "es_only_skip": POINTERS_SKIP}
-
-
-def _names(bits):
-    return " ".join(ComponentMask(bits).names) or "no component"
-
-
-def _register_of(number):
-    return MSRS[number].register if number in MSRS else f"MSR {number:#x}"
-
-
-# rule: (code, message, section); the message is made of the detail and the processor.
-cdef dict RULES = {
-    R_CPUID: ("CPUID", lambda d, c: f"{c.model.name} does not enumerate the instruction", "SDM1 13.2"),
-    R_OSXSAVE: ("OSXSAVE", lambda d, c: "CR4.OSXSAVE is 0", "SDM1 13.2"),
-    R_MODE: ("MODE", lambda d, c: "the instruction exists in 64-bit mode alone", "SDM2 2.10"),
-    R_TS: ("TS", lambda d, c: "CR0.TS is 1", "SDM1 13.7"),
-    R_EM: ("EM", lambda d, c: "CR0.EM is 1", "SDM2 FXSAVE"),
-    R_CPL: ("CPL", lambda d, c: f"CPL is {d}, the instruction needs 0", "SDM1 13.11"),
-    R_CANONICAL: ("CANONICAL", lambda d, c: f"linear address {d:#x} is not canonical", "SDM1 3.3.7.1"),
-    R_ALIGN: ("ALIGN", lambda d, c: f"the operand is not aligned to {d} bytes", "SDM1 13.4"),
-    R_PAGE: ("PAGE", lambda d, c: "a byte of the operand is not present", "SDM1 13.13"),
-    R_WRITE: ("WRITE", lambda d, c: "a byte of the operand cannot be written", "SDM1 13.13"),
-    R_XCOMP: ("H-XCOMP", lambda d, c: f"XCOMP_BV has {_names(d)}, which is not enabled", "SDM1 13.8.2"),
-    R_XSTATE: ("H-XSTATE", lambda d, c: f"XSTATE_BV has {_names(d)} beyond what the header or XCR0 allows",
-               "SDM1 13.8"),
-    R_FORMAT: ("H-FORMAT", lambda d, c: f"XCOMP_BV {d:#x} without bit 63: XRSTORS takes the compacted format only",
-               "SDM1 13.12"),
-    R_COMPACT: ("H-XCOMP", lambda d, c: f"XCOMP_BV {d:#x} is not 0 in the standard format", "SDM1 13.8.1"),
-    R_RESERVED: ("H-RESERVED", lambda d, c: f"a reserved header byte is {d:#04x}, not 0", "SDM1 13.8"),
-    R_MXCSR: ("H-MXCSR", lambda d, c: f"MXCSR has reserved bits {d:#x}", "SDM1 13.8"),
-    R_XFD: ("XFD", lambda d, c: f"IA32_XFD disables {_names(d)}", "SDM1 13.14"),
-    R_TRACE: ("PT-TRACE", lambda d, c: "PT is restored while IA32_RTIT_CTL.TraceEn is 1", "SDM1 13.5.6"),
-    R_TRACE_RESERVED: ("PT-RESERVED", lambda d, c: f"a reserved byte of PT is {d:#04x}, not 0", "SDM1 13.5.6"),
-    R_UINV: ("UINTR-UINV", lambda d, c: "UINTR is loaded while UINV is not 0", "SDM1 13.5.11"),
-    R_MSR_RESERVED: ("MSR-RESERVED", lambda d, c: f"{_register_of(d)} has a reserved bit set", "SDM1 13.12"),
-    R_MSR_EXCLUSIVE: ("MSR-EXCLUSIVE", lambda d, c: f"{_register_of(d)} has bits set that exclude each other",
-                      "SDM1 13.12"),
-    R_MSR_CANONICAL: ("MSR-CANONICAL", lambda d, c: f"{_register_of(d)} is not a canonical address", "SDM1 13.12"),
-    R_MSR_DEPTH: ("LBR-DEPTH", lambda d, c: f"{_register_of(d)} is no depth of this CPU", "SDM1 13.5.12"),
-    R_INDEX: ("INDEX", lambda d, c: f"there is no extended control register {d}", "SDM2 XGETBV"),
-    R_XCR0_UNSUPPORTED: ("R-RSV", lambda d, c: f"XCR0 bits {d:#x} are not supported by {c.model.name}", "SDM1 13.3"),
-    R_XCR0_X87: ("R-X87", lambda d, c: "XCR0[0] must be 1", "SDM1 13.3"),
-    R_XCR0_NEEDS: ("", lambda d, c: f"{_names(d)} needs components that XCR0 lacks", "SDM1 13.3"),
-    R_XCR0_EXCLUDES: ("", lambda d, c: f"{_names(d)} excludes components that XCR0 has", "SDM1 13.3"),
-    R_MSR_MISSING: ("MSR-MISSING", lambda d, c: f"{c.model.name} has no {_register_of(d)}", "SDM4"),
-    R_MSR_MASK: ("MSR-MASK", lambda d, c: f"the value has bits {d:#x}, which this CPU does not support", "SDM1 13.3"),
-    R_TILE_CONFIG: ("", lambda d, c: "", ""),
-    R_TILES_OFF: ("TILES-OFF", lambda d, c: f"XCR0 lacks {_names(d)}", "SDM2 2.10"),
-    R_TILE_UNCONFIGURED: ("TILES-UNCONFIGURED", lambda d, c: "no tile is configured", "SDM2 2.10"),
-    R_TILE_INVALID: ("TILE-INVALID", lambda d, c: f"tmm{d} has no shape in the configuration", "SDM2 2.10"),
-    R_TILE_COLSB: ("TILE-COLSB", lambda d, c: f"rows of {d} bytes are not a multiple of 4", "SDM2 2.10"),
-    R_TILE_START: ("TILE-START", lambda d, c: f"start_row {d} is beyond the tile's rows", "SDM2 2.10"),
-    R_TILE_PALETTE: ("TILE-PALETTE", lambda d, c: f"palette {d} has no tile loads and stores", "SDM2 2.10"),
-    R_XCR0_OFF: ("XCR0-OFF", lambda d, c: f"XCR0 lacks {_names(d)}", "SDM1 13.3"),
-    R_DISABLED: ("VMX-XSAVES", lambda d, c: 'the VM-execution control "enable XSAVES/XRSTORS" is 0', "SDM3C 27.3"),
-}
-
-
 @cython.final
 cdef class Vmx:
     """VMX non-root operation: the controls that matter here (SDM3C 25.6.2, 25.6.20).
@@ -100,133 +31,6 @@ def _mask(value, what):
     if not 0 <= value < 1 << 64:
         raise ValueError(f"{what} {value:#x} does not fit 64 bits")
     return int(value)
-
-
-cdef int fill_tables(Cpu *cpu) except -1:
-    # What the tables say of every component and register, as numbers.
-    cdef Check *check
-    cdef int i
-    cdef uint64_t bit
-    global HALVED, UPPER
-    HALVED = 0
-    UPPER = 0
-    for component, info in COMPONENTS.items():
-        i = component
-        bit = <uint64_t>1 << i
-        for requirement in info.requirements:
-            cpu.needs[i] |= <uint64_t>requirement.needs
-            cpu.excludes[i] |= <uint64_t>requirement.excludes
-        if info.rule == "trace":
-            cpu.trace = bit
-        elif info.rule == "interrupts":
-            cpu.interrupts = bit
-        elif info.rule == "branches":
-            cpu.branches = bit
-        elif info.rule == "tile configuration":
-            cpu.tilecfg = bit
-        elif info.rule == "tile data":
-            cpu.tiledata = bit
-        elif info.rule == "tile scale":
-            cpu.scale = bit
-    for row in REGISTERS.values():
-        if row.narrow:
-            continue
-        part = row.parts[len(row.parts) - 1]
-        i = part.component
-        bit = <uint64_t>1 << i
-        if i < 2 or not cpu.ruler.known >> i & 1:
-            if row.family in ("ymm", "zmm") and row.index < 16:
-                HALVED |= bit
-            elif row.family == "zmm":
-                UPPER |= bit
-            continue
-        cpu.unit[i] = part.width
-        cpu.stored[i] = max(cpu.stored[i], <uint32_t>(part.offset + part.width))
-        if row.family in ("ymm", "zmm") and row.index < 16:
-            HALVED |= bit
-            if row.index < 8:
-                cpu.narrow[i] = max(cpu.narrow[i], <uint32_t>(part.offset + part.width))
-        elif row.family == "zmm":
-            UPPER |= bit
-        else:
-            cpu.narrow[i] = cpu.stored[i]
-    for i in range(2, COMPONENT_LIMIT):
-        bit = <uint64_t>1 << i
-        if not cpu.ruler.known & bit:
-            continue
-        if cpu.stored[i] == 0 or cpu.stored[i] > cpu.ruler.width[i]:
-            cpu.stored[i] = cpu.ruler.width[i]
-            cpu.narrow[i] = min(cpu.narrow[i], cpu.stored[i])
-        if cpu.trace & bit:     # its registers end early, reserved bytes are stored as 0 and checked
-            cpu.unit[i] = cpu.stored[i]
-            cpu.stored[i] = cpu.ruler.width[i]
-            cpu.narrow[i] = cpu.stored[i]
-        cpu.load_width[i] = cpu.stored[i]
-        cpu.load_narrow[i] = cpu.narrow[i]
-    cpu.tilecfg &= cpu.ruler.known
-    cpu.tiledata &= cpu.ruler.known
-    cpu.trace &= cpu.ruler.known
-    cpu.interrupts &= cpu.ruler.known
-    cpu.branches &= cpu.ruler.known
-    cpu.scale &= cpu.ruler.known
-    for row in MSRS.values():
-        if not (row.reserved or row.exclusive or row.canonical or row.values):
-            continue
-        register = REGISTERS[row.register]
-        if not cpu.ruler.known >> <int>register.component & 1:
-            continue
-        if cpu.check_count == 32:
-            raise SystemError("more MSRs with rules than there is room for")
-        check = &cpu.checks[cpu.check_count]
-        check.component = register.component
-        check.at = register.parts[0].offset
-        check.number = row.number
-        check.ignored = ALL ^ <uint64_t>(register.mask & ALL)
-        check.reserved = row.reserved
-        check.exclusive = row.exclusive
-        check.canonical = row.canonical
-        check.depth = bool(row.values)
-        cpu.check_count += 1
-    return 0
-
-
-cdef int fill_probes(int32_t *probes, names) except -1:
-    cdef int i
-    for i in range(4):
-        probes[i] = PROBE_END
-    for i, name in enumerate(names):
-        probes[i] = PROBE_LAST if name == "last" else PROBE_LEGACY if name == "legacy" else name
-    return 0
-
-
-cdef int fill_knobs(Cpu *cpu, model) except -1:
-    cdef int i
-    knobs = model.knobs
-    cpu.by_value = knobs["xinuse"] == "value"
-    cpu.low_only = knobs["xinuse_compat_mode"] == "low"
-    cpu.ldmxcsr_marks = knobs["ldmxcsr_marks_sse"]
-    cpu.align_xsave = knobs["ac_on_xsave"]
-    cpu.align_fxsave = knobs["ac_on_fxsave"]
-    cpu.extent_xcomp = knobs["xrstor_compacted_extent"] == "xcomp_bv"
-    cpu.legacy_always = knobs["legacy_region"] == "always"
-    cpu.skips_tilecfg = knobs["modified_opt_skips_tilecfg"]
-    cpu.before_disabled = knobs["xfd_extent"] == "before_disabled"
-    cpu.selectors = knobs["fcs_fds"] == "kept"
-    cpu.pointers = POINTERS[knobs["x87_ptrs"]]
-    cpu.fip_bits = knobs["fip_width"]
-    cpu.fdp_bits = knobs["fdp_width"]
-    fill_probes(cpu.save_probes, knobs["probe_order_save"])
-    fill_probes(cpu.restore_probes, knobs["probe_order_restore"])
-    for i, name in enumerate(knobs["xrstor_priorities"]):
-        cpu.stages[i] = STAGES[name]
-    features = model.instructions
-    for name, bit in (("xsaveopt", HAS_XSAVEOPT), ("xsavec", HAS_XSAVEC), ("xgetbv1", HAS_XGETBV1),
-                      ("xsaves", HAS_XSAVES), ("xfd", 16)):
-        if name in features:
-            cpu.features |= <uint32_t>bit
-    sizes = model.cpuid.get((0x80000008, 0))
-    cpu.linear_bits = (sizes[0] >> 8 & 0xFF if sizes else 0) or 48
-    return 0
 
 
 # The memory of one call: buffers held, and what the kernel sees of them.
@@ -416,8 +220,8 @@ cdef class Processor:
         if out.kind == UNPLACED:
             raise LayoutError(f"{name}: {self.model.name} gives no standard offset of a component of "
                               f"{ComponentMask(out.detail)}")
-        raise ValueError(f"{name} reaches byte {out.detail - 1 & 0xFFFFFFFFFFFFFFFF} of its operand, beyond the buffer; "
-                         "in a Memory it is a page fault")
+        raise ValueError(f"{name} reaches byte {out.detail - 1 & 0xFFFFFFFFFFFFFFFF} of its operand, beyond the "
+                         "buffer; in a Memory it is a page fault")
 
     cdef object run(self, int insn, memory, mask, address, rexw, segment):
         # One instruction of the XSAVE family.
@@ -579,7 +383,10 @@ cdef class Processor:
         return self.run(FXRSTOR, memory, 0, address, rexw, segment)
 
     def ldtilecfg(self, memory, address=0, segment="ds"):
-        """LDTILECFG: 64 bytes become the tile configuration, all tiles zero [SDM2 LDTILECFG]. Raises: `Fault`; `ValueError` for a short buffer."""
+        """LDTILECFG: 64 bytes become the tile configuration, all tiles zero [SDM2 LDTILECFG].
+
+        Raises: `Fault`; `ValueError` for a short buffer.
+        """
         result = self.run_tile(LDTILECFG, 0, memory, 0, address, segment)
         if result is not None:
             raise result
@@ -589,7 +396,10 @@ cdef class Processor:
         return self.run_tile(LDTILECFG, 0, memory, 0, address, segment)
 
     def sttilecfg(self, memory, address=0, segment="ds"):
-        """STTILECFG: the tile configuration into 64 bytes [SDM2 STTILECFG]. Raises: `Fault`; `ValueError` for a short buffer."""
+        """STTILECFG: the tile configuration into 64 bytes [SDM2 STTILECFG].
+
+        Raises: `Fault`; `ValueError` for a short buffer.
+        """
         result = self.run_tile(STTILECFG, 0, memory, 0, address, segment)
         if result is not None:
             raise result
@@ -784,8 +594,8 @@ cdef class Processor:
         if cpu.nonroot:
             raise Exit("CPUID", EXIT_CPUID)
         values = self.model.cpuid.get((leaf, subleaf))
-        if values is None and subleaf and leaf not in (4, 7, 0xB, 0xD, 0xF, 0x10, 0x12, 0x14, 0x17, 0x18, 0x1D, 0x1E, 0x1F):
-            values = self.model.cpuid.get((leaf, 0))    # the sub-leaf does not matter
+        if values is None and leaf not in SUBLEAVES:
+            values = self.model.cpuid.get((leaf, 0))
         eax, ebx, ecx, edx = values or (0, 0, 0, 0)
         if leaf == 1:
             ecx = ecx & ~(1 << 27) | (1 << 27 if cpu.osxsave else 0)
@@ -801,8 +611,8 @@ cdef class Processor:
         """Sets registers, by `decode`'s names; those not named keep their values, whatever mode, XCR0 and XFD are.
 
         A vector register under a narrow name is zero above it. `xinuse` None: a component is in use exactly if its
-        values are not the initial ones; a mask: XINUSE is exactly that (components that XCR0 does not enable go by their
-        values all the same). Everything counts as modified afterwards.
+        values are not the initial ones; a mask: XINUSE is exactly that (components that XCR0 does not enable go by
+        their values all the same). Everything counts as modified afterwards.
 
         Raises: `KeyError` for a register that the model lacks; `ValueError` for a value that does not fit, or a mask
         that leaves out a component of XCR0 whose values are not initial.
@@ -827,7 +637,8 @@ cdef class Processor:
             found = by_contents(cpu, cpu.file.mask)
             mask |= found & ~cpu.xcr0       # what XGETBV(1) does not show goes by its contents
             if xinuse is not None and found & ~mask:
-                raise ValueError(f"xinuse {ComponentMask(mask)} leaves out {_names(found & ~mask)}, which is not initial")
+                raise ValueError(f"xinuse {ComponentMask(mask)} leaves out {_names(found & ~mask)}, which is not "
+                                 "initial")
         except Exception:
             self.view[:] = saved
             raise
@@ -882,7 +693,9 @@ cdef class Processor:
         # All of a vector register: `width` bytes of value, zero above.
         cdef bytes wide
         cdef Field field
-        widest = "zmm" if n >= 16 or HALVED & self.cpu.ruler.known & ~<uint64_t>BIT_AVX else             "ymm" if self.cpu.ruler.known & BIT_AVX else "xmm"
+        widest = "ymm" if self.cpu.ruler.known & BIT_AVX else "xmm"
+        if n >= 16 or HALVED & self.cpu.ruler.known & ~<uint64_t>BIT_AVX:
+            widest = "zmm"
         data = bytes(value) if not isinstance(value, int) else value.to_bytes(width, "little")
         if len(data) != width:
             raise ValueError(f"a value of {len(data)} bytes for a register of {width}")
@@ -918,7 +731,7 @@ cdef class Processor:
         return self.fault(&out, name)
 
     def write(self, name, value, vex=False):
-        """Writes one register as an instruction that loads it does, with that instruction's effect on XINUSE and XMODIFIED.
+        """Writes one register as an instruction that loads it does, with its effect on XINUSE and XMODIFIED.
 
         xmmN as legacy SSE does (what lies above stays; `vex=True`: becomes zero), ymmN and zmmN as VEX and EVEX do,
         stN, kN, tmmN, bndN and r16-r31 as the load of that register; fcw as FLDCW, mxcsr as LDMXCSR, pkru as WRPKRU,
@@ -1086,8 +899,8 @@ cdef class Processor:
         """One instruction over every row of `areas`, in order, without the GIL.
 
         `areas`: a C-contiguous buffer of (N, stride) bytes; row i is a plain buffer of `stride` bytes whose operand has
-        linear address `address + i * stride`. `instruction`: "XSAVE", "XSAVEOPT", "XSAVEC", "XSAVES", "XRSTOR", "XRSTORS",
-        "FXSAVE" or "FXRSTOR". Returns the list of (row, `Fault` or `Exit`), empty if all went through.
+        linear address `address + i * stride`. `instruction`: "XSAVE", "XSAVEOPT", "XSAVEC", "XSAVES", "XRSTOR",
+        "XRSTORS", "FXSAVE" or "FXRSTOR". Returns the list of (row, `Fault` or `Exit`), empty if all went through.
 
         Raises: `ValueError` for an unknown instruction, a buffer of other than two dimensions, or rows that end before
         the instruction does; rows before that one are done.

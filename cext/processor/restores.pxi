@@ -118,7 +118,8 @@ cdef int plan_restore(Cpu *cpu, Restore *r, Outcome *out) noexcept nogil:
 
 # --- values that may not be loaded --------------------------------------------------------------------------
 
-cdef int value_fault(Cpu *cpu, const Check *check, uint64_t value, bint loading, int64_t offset, Outcome *out) noexcept nogil:
+cdef int value_fault(Cpu *cpu, const Check *check, uint64_t value, bint loading, int64_t offset,
+                     Outcome *out) noexcept nogil:
     # What WRMSR of this value would answer (SDM1 13.12).
     if loading:
         value &= ~check.ignored
@@ -292,7 +293,7 @@ cdef void restore_state(Cpu *cpu, const uint8_t *area, Restore *r) noexcept nogi
     track_restore(cpu, r.load & ~kept, r.init)
 
 
-cdef bint load_piece(Cpu *cpu, Operand *op, const uint8_t *area, uint32_t offset, uint8_t *at, uint32_t width, uint32_t unit,
+cdef bint load_piece(Operand *op, const uint8_t *area, uint32_t offset, uint8_t *at, uint32_t width, uint32_t unit,
                      int64_t *missed, bint *present) noexcept nogil:
     # The registers of one component, until one of them is not all there; False then.
     cdef uint32_t whole = width
@@ -340,14 +341,14 @@ cdef bint restore_pieces(Cpu *cpu, Operand *op, const uint8_t *area, Restore *r,
             if not met:
                 load_x87(cpu, area, r.rexw)
         elif i == 1:
-            load_piece(cpu, op, area, offset, cpu.area + XMM_OFFSET, width, 16, missed, present)
+            load_piece(op, area, offset, cpu.area + XMM_OFFSET, width, 16, missed, present)
         elif cpu.tilecfg >> i & 1:
             if not met:
                 load_tilecfg(cpu, i, area + offset)
         elif cpu.tiledata >> i & 1 and met:
             write_initial_bytes(i, component_at(cpu, i), 0, cpu.stored[i])
         else:
-            load_piece(cpu, op, area, offset, component_at(cpu, i), width, cpu.unit[i], missed, present)
+            load_piece(op, area, offset, component_at(cpu, i), width, cpu.unit[i], missed, present)
         if met:
             break
     if dry:

@@ -76,8 +76,8 @@ cdef bint store_piece(Operand *op, const uint8_t *image, uint32_t begin, uint32_
     return at[0] == NOWHERE
 
 
-cdef bint store_pieces(Cpu *cpu, Path *path, Operand *op, const uint8_t *image, uint64_t saved, bint mxcsr, uint8_t *out,
-                       bint dry, int64_t *at, bint *present) noexcept nogil:
+cdef bint store_pieces(Cpu *cpu, Path *path, Operand *op, const uint8_t *image, uint64_t saved, bint mxcsr,
+                       uint8_t *out, bint dry, int64_t *at, bint *present) noexcept nogil:
     # Of `image`, the area as it should become, what a save writes, in its order, until a byte is missing.
     cdef uint64_t rest = saved & ~<uint64_t>LEGACY_BITS
     cdef int i = 0

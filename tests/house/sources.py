@@ -12,7 +12,8 @@ COMPILED = ROOT / "cext"
 
 def files(*patterns: str, under: tuple[Path, ...] = (PACKAGE, COMPILED)) -> list[Path]:
     """All files of the package's folders that match one of `patterns`, sorted."""
-    return sorted({path for folder in under for pattern in patterns for path in folder.rglob(pattern)})
+    found = {path for folder in under for pattern in patterns for path in folder.rglob(pattern)}
+    return sorted(path for path in found if path.is_file())
 
 
 def shown(path: Path) -> str:

@@ -22,7 +22,7 @@ def installed() -> set[str]:
 def test_no_sources_tests_or_generated_files() -> None:
     folders = {name.partition("/")[0] for name in installed()}
     assert {name for name in folders if not name.endswith(".dist-info") and not name.startswith("..")} == {"xsave"}
-    assert [name for name in installed() if PurePosixPath(name).suffix in (".pyx", ".c", ".h")] == []
+    assert [name for name in installed() if PurePosixPath(name).suffix in (".pyx", ".pxi", ".c", ".h")] == []
 
 
 def test_every_compiled_module_is_there() -> None:

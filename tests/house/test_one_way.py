@@ -40,8 +40,9 @@ class Import(NamedTuple):
 
 def room_of(path: Path) -> str:
     """The room of a file: its module, its folder, or `_NAME` for a private kernel's source."""
-    if COMPILED in path.parents:
-        return path.stem if path.stem in PUBLIC_COMPILED else f"_{path.stem}"
+    if COMPILED in path.parents:  # the parts of NAME.pyx lie in the folder NAME
+        name = Path(path.relative_to(COMPILED).parts[0]).stem
+        return name if name in PUBLIC_COMPILED else f"_{name}"
     first, *rest = path.relative_to(PACKAGE).parts
     return first if rest else path.stem
 
@@ -92,10 +93,10 @@ def cython_targets(text: str) -> list[tuple[int, str, str]]:
 
 def imports() -> list[Import]:
     found = []
-    for path in files("*.py", "*.pyi", "*.pyx", "*.pxd"):
+    for path in files("*.py", "*.pyi", "*.pyx", "*.pxd", "*.pxi"):
         if path.name in ("__init__.py", "__main__.py") and path.parent == PACKAGE:
             continue
-        cython = path.suffix in (".pyx", ".pxd")
+        cython = path.suffix in (".pyx", ".pxd", ".pxi")
         rows = targets(path.read_text(), cython)
         found += [Import(path, line, room_of(path), target, function) for line, target, function in rows]
     return found

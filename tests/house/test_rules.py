@@ -22,7 +22,7 @@ def numbers(text: str) -> set[int]:
 
 
 def source_files() -> list[Path]:
-    found = files("*.py", "*.pyi", "*.pyx", "*.pxd", "*.c", "*.h")
+    found = files("*.py", "*.pyi", "*.pyx", "*.pxd", "*.pxi", "*.c", "*.h")
     return [path for path in found if PACKAGE / "data" not in path.parents]
 
 
