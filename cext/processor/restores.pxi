@@ -223,6 +223,10 @@ cdef void init_components(Cpu *cpu, uint64_t bits) noexcept nogil:
     # Initial over initial writes nothing.
     cdef uint64_t rest = bits & ~cpu.initial
     cdef int i = 0
+    if bits & BIT_X87 and cpu.pointers != POINTERS_ALWAYS:      # which alone are no use of x87
+        memset(cpu.area + FOP_OFFSET, 0, X87_LOW_END - FOP_OFFSET)
+        cpu.fcs = 0
+        cpu.fds = 0
     while rest:
         if rest & 1:
             init_component(cpu, i)
@@ -259,7 +263,7 @@ cdef void restore_state(Cpu *cpu, const uint8_t *area, Restore *r) noexcept nogi
     cdef uint64_t rest
     cdef Path *path = r.path
     cdef int i
-    if r.init & ~cpu.initial:
+    if r.init & (~cpu.initial | BIT_X87):
         init_components(cpu, r.init)
     if r.load & LEGACY_BITS == LEGACY_BITS and cpu.long_mode and cpu.pointers != POINTERS_SKIP:
         if path.load_runs.live != live:
