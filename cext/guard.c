@@ -9,6 +9,7 @@
    Faults anywhere else go to the handler that was there before. */
 #define _GNU_SOURCE
 #include "insn.h"
+#include "program.h"
 
 #include <errno.h>
 #include <pthread.h>
@@ -30,6 +31,10 @@ LABEL(insn_save_begin);
 LABEL(insn_save_end);
 LABEL(insn_read_begin);
 LABEL(insn_done);
+LABEL(insn_program_prime);
+LABEL(insn_steps_begin);
+LABEL(insn_steps_end);
+LABEL(insn_program_stop);
 
 static const struct {
     const char *begin, *end, *next;
@@ -66,28 +71,37 @@ static void pass_on(int signal, siginfo_t *info, void *context)
     }
 }
 
+__attribute__((no_sanitize("address", "undefined"))) static void write_down(struct insn_trap *trap, int signal,
+                                                                            const siginfo_t *info,
+                                                                            const greg_t *registers)
+{
+    trap->signal = (uint32_t)signal;
+    trap->code = info->si_code;
+    if (signal == SIGILL) {
+        trap->vector = info->si_code == ILL_ILLOPC ? 7 : 6;
+        return;
+    }
+    trap->vector = (uint32_t)registers[REG_TRAPNO];
+    trap->error_code = (uint32_t)registers[REG_ERR];
+    if (trap->vector == 14)
+        trap->address = (uint64_t)registers[REG_CR2];
+}
+
 __attribute__((no_sanitize("address", "undefined"))) static void on_fault(int signal, siginfo_t *info, void *context)
 {
     greg_t *registers = ((ucontext_t *)context)->uc_mcontext.gregs;
     const char *rip = (const char *)registers[REG_RIP];
 
     for (int stage = 0; stage < INSN_STAGES; stage++) {
-        struct insn_trap *trap;
-
         if (rip < stages[stage].begin || rip >= stages[stage].end)
             continue;
-        trap = &((struct insn_run *)registers[REG_R15])->traps[stage];
-        trap->signal = (uint32_t)signal;
-        trap->code = info->si_code;
-        if (signal == SIGILL) {
-            trap->vector = info->si_code == ILL_ILLOPC ? 7 : 6;
-        } else {
-            trap->vector = (uint32_t)registers[REG_TRAPNO];
-            trap->error_code = (uint32_t)registers[REG_ERR];
-            if (trap->vector == 14)
-                trap->address = (uint64_t)registers[REG_CR2];
-        }
+        write_down(&((struct insn_run *)registers[REG_R15])->traps[stage], signal, info, registers);
         registers[REG_RIP] = (greg_t)stages[stage].next;
+        return;
+    }
+    if ((rip >= insn_steps_begin && rip < insn_steps_end) || rip == insn_program_prime) {
+        write_down(&((struct insn_program *)registers[REG_R15])->trap, signal, info, registers);
+        registers[REG_RIP] = (greg_t)insn_program_stop;
         return;
     }
     pass_on(signal, info, context);

@@ -28,18 +28,12 @@ cdef extern from "<sys/uio.h>" nogil:
         size_t iov_len
 
 cdef extern from "insn.h" nogil:
-    enum: INSN_AVX, INSN_AVX512, INSN_KMOVQ, INSN_PKRU, INSN_TILECFG, INSN_TILES, INSN_APX, INSN_XGETBV1
+    enum: INSN_KMOVQ, INSN_PKRU, INSN_TILES, INSN_APX
     enum: INSN_AT_PRIME, INSN_AT_RESTORE, INSN_AT_SAVE, INSN_AT_READ, INSN_STAGES
     enum: INSN_XSAVE64, INSN_XSAVEC64, INSN_XSAVEOPT64, INSN_FXSAVE64, INSN_XSAVES64
     enum: INSN_XSAVE, INSN_XSAVEC, INSN_XSAVEOPT, INSN_FXSAVE, INSN_XSAVES
     enum: INSN_XRSTOR64, INSN_FXRSTOR64, INSN_XRSTORS64, INSN_XRSTOR, INSN_FXRSTOR, INSN_XRSTORS
     enum: INSN_POST_SPINS
-    cdef struct insn_machine:
-        uint64_t xcr0
-        uint32_t area_size
-        uint32_t features
-        uint32_t caps
-        uint32_t tilecfg_offset
     cdef struct insn_registers:
         uint8_t fx[512]
         uint8_t apx[16][8]
@@ -48,12 +42,6 @@ cdef extern from "insn.h" nogil:
         uint8_t other[64]
         uint8_t zmm[32][64]
         uint8_t tmm[8][1024]
-    cdef struct insn_trap:
-        uint32_t vector
-        uint32_t signal
-        int32_t code
-        uint32_t error_code
-        uint64_t address
     cdef struct insn_run:
         uint64_t caller
         uint64_t prime
@@ -68,8 +56,6 @@ cdef extern from "insn.h" nogil:
         uint32_t save
         uint32_t caps
         insn_trap traps[4]
-    cdef struct insn_guard:
-        pass
     void insn_cpuid(uint32_t leaf, uint32_t subleaf, uint32_t *out)
     int insn_has_xsave()
     uint64_t insn_xgetbv(uint32_t index)
@@ -78,6 +64,11 @@ cdef extern from "insn.h" nogil:
     void insn_transit(insn_run *run)
     int insn_guard_enter(insn_guard *guard)
     void insn_guard_leave(insn_guard *guard)
+
+cdef extern from "program.h" nogil:
+    void insn_program_ "insn_program"(insn_program *program)
+    int insn_arena_make(insn_arena *arena, size_t pages, size_t hole, int read_only)
+    void insn_arena_free(insn_arena *arena)
 
 cdef extern from "child.h" nogil:
     enum: CHILD_MAX_THREADS
@@ -181,6 +172,30 @@ cdef int _pass(Batch *batch, insn_run *run) noexcept nogil:
     insn_guard_leave(&guard)
     free(block)
     return 0
+
+
+cdef const insn_machine *this_cpu() noexcept nogil:
+    return insn_this_cpu()
+
+
+cdef void run_program(insn_program *program) noexcept nogil:
+    insn_program_(program)
+
+
+cdef int enter_guard(insn_guard *guard) noexcept nogil:
+    return insn_guard_enter(guard)
+
+
+cdef void leave_guard(insn_guard *guard) noexcept nogil:
+    insn_guard_leave(guard)
+
+
+cdef int make_arena(insn_arena *arena, size_t pages, size_t hole, bint read_only) noexcept nogil:
+    return insn_arena_make(arena, pages, hole, read_only)
+
+
+cdef void free_arena(insn_arena *arena) noexcept nogil:
+    insn_arena_free(arena)
 
 
 # --- the face ---------------------------------------------------------------------------------------------------

@@ -5,7 +5,8 @@ copy and a few decisions. What is decided follows the manual (SDM1 13.5-13.14); 
 model's profile decide, and component rules come from the tables. Component bytes move through `xsave.codec`.
 
 The parts: `cpu.pxi` the state and its tracking, `operand.pxi` memory and page faults, `saves.pxi`, `restores.pxi`,
-`tileops.pxi` the instructions, `machine.pxi` XCR0, MSRs and CPUID, `rules.pxi` and `tables.pxi` names and numbers of
+`writes.pxi`, `tileops.pxi` the instructions, `machine.pxi` XCR0, MSRs and CPUID, `rules.pxi` and `tables.pxi` names
+and numbers of
 the tables, `face.pxi` the Python class.
 """
 
@@ -45,6 +46,7 @@ include "processor/cpu.pxi"
 include "processor/operand.pxi"
 include "processor/saves.pxi"
 include "processor/restores.pxi"
+include "processor/writes.pxi"
 include "processor/tileops.pxi"
 include "processor/machine.pxi"
 include "processor/rules.pxi"

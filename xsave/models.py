@@ -46,6 +46,7 @@ __all__ = ["PROFILES", "ComponentRow", "CpuModel"]
 #   fdp_excptn_only             FDP and FOP change on unmasked exceptions alone (7.0:EBX[6] where leaf 7 is known)
 #   fcs_fds                     "zero" or "kept" (7.0:EBX[13] where leaf 7 is known)
 #   fip_width, fdp_width        bits kept of the 64-bit forms, sign-extended from the highest
+#   alignment_first             a misaligned address that is not canonical either is #GP for its alignment (not FXSAVE)
 #   ac_on_xsave, ac_on_fxsave   #AC for an operand that is not 4-byte aligned, where alignment checks are on
 #   xrstor_compacted_extent     components that compacted XRSTOR touches: RFBM & "xcomp_bv" or RFBM & "xstate_bv"
 #   legacy_region               probed "always", or only "as_needed" by the components of the mask
@@ -54,6 +55,7 @@ __all__ = ["PROFILES", "ComponentRow", "CpuModel"]
 #   atomic_faults               a faulting instruction has changed nothing
 #   modified_opt                XSAVEOPT and XSAVES skip what has not changed since XRSTOR
 #   modified_opt_skips_tilecfg  TILECFG too
+#   fxrstor_ends_modified_opt   after FXRSTOR everything counts as modified
 #   xfd_extent                  XSAVEOPT and XSAVEC with TILEDATA disabled by XFD: "whole", or "before_disabled"
 _AMD_ZEN5 = {
     "xinuse": "value",
@@ -65,6 +67,7 @@ _AMD_ZEN5 = {
     "fcs_fds": "kept",
     "fip_width": 57,
     "fdp_width": 57,
+    "alignment_first": True,
     "ac_on_xsave": False,
     "ac_on_fxsave": True,
     "xrstor_compacted_extent": "xstate_bv",
@@ -75,6 +78,7 @@ _AMD_ZEN5 = {
     "atomic_faults": True,
     "modified_opt": True,
     "modified_opt_skips_tilecfg": True,
+    "fxrstor_ends_modified_opt": True,
     "xfd_extent": "whole",
 }
 _INTEL = {
@@ -87,6 +91,7 @@ _INTEL = {
     "fcs_fds": "zero",
     "fip_width": 57,
     "fdp_width": 64,
+    "alignment_first": False,
     "ac_on_xsave": True,
     "ac_on_fxsave": True,
     "xrstor_compacted_extent": "xcomp_bv",
@@ -99,6 +104,7 @@ _INTEL = {
     "atomic_faults": False,
     "modified_opt": True,
     "modified_opt_skips_tilecfg": False,
+    "fxrstor_ends_modified_opt": False,
     "xfd_extent": "before_disabled",
 }
 PROFILES: "Final[Mapping[str, Mapping[str, object]]]" = MappingProxyType(

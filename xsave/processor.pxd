@@ -100,6 +100,7 @@ cdef struct Cpu:
     uint32_t unit[64]       # bytes of one register
     uint64_t needs[64]      # XCR0: bits that must be set with this one
     uint64_t excludes[64]
+    uint64_t opmask
     uint64_t trace, interrupts, branches, tilecfg, tiledata, scale
     Check checks[32]
     int check_count
@@ -109,7 +110,7 @@ cdef struct Cpu:
     uint32_t features       # CPUID.0DH.1:EAX
     int linear_bits
     bint by_value, low_only, ldmxcsr_marks, align_xsave, align_fxsave, extent_xcomp, legacy_always, skips_tilecfg
-    bint before_disabled, selectors
+    bint before_disabled, selectors, align_first, fxrstor_forgets
     int pointers, fip_bits, fdp_bits
     int32_t save_probes[4]
     int32_t restore_probes[4]
@@ -125,6 +126,11 @@ cdef struct Cpu:
     uint64_t low, high
     uint64_t modified_low, modified_high
     uint64_t unknown        # by value: components whose mark their bytes have yet to decide
+    # by value, between restores: what counts as in use of each vector and opmask register (parts as bits 0-2)
+    uint8_t tags[32]
+    uint8_t opmask_tags[8]
+    bint upper_dirty        # something was written above XMM since the last restore or VZEROUPPER
+    uint64_t tagged         # components whose marks come from there
     uint64_t initial        # components whose bytes are surely initial
     bint info_valid, info_nonroot
     int info_cpl
@@ -133,6 +139,16 @@ cdef struct Cpu:
     bint tiles_loaded       # by an instruction other than XRSTOR
 
 cdef int execute(Cpu *cpu, Operand *op, int insn, uint64_t mask, bint rexw, Outcome *out) noexcept nogil
+cdef int execute_tile(Cpu *cpu, Operand *op, int insn, int tile, int64_t stride, Outcome *out) noexcept nogil
+cdef void write_vector(Cpu *cpu, int n, int width, bint vex, const uint8_t *value, bint zeroed) noexcept nogil
+cdef void zero_vectors(Cpu *cpu, bint whole) noexcept nogil
+cdef void initialise_x87(Cpu *cpu) noexcept nogil
+cdef int get_xcr(Cpu *cpu, uint32_t index, Outcome *out) noexcept nogil
+cdef int load_mxcsr(Cpu *cpu, uint32_t value, Outcome *out) noexcept nogil
+cdef void write_opmask(Cpu *cpu, int n, uint64_t value, bint zeroed) noexcept nogil
+cdef void note_x87_read(Cpu *cpu) noexcept nogil
+cdef void settle(Cpu *cpu) noexcept nogil
+cdef void settle_all(Cpu *cpu) noexcept nogil
 cdef uint64_t xinuse(Cpu *cpu) noexcept nogil
 cdef uint64_t read_xgetbv1(Cpu *cpu) noexcept nogil
 

@@ -134,6 +134,7 @@ cdef bint upper_is_zero(Cpu *cpu) noexcept nogil:
 
 cdef void settle(Cpu *cpu) noexcept nogil:
     cdef uint64_t found = by_contents(cpu, cpu.unknown)
+    cpu.tagged &= ~cpu.unknown
     cpu.low = (cpu.low & ~cpu.unknown) | found
     cpu.initial |= cpu.unknown & ~found
     cpu.unknown = 0
@@ -172,39 +173,180 @@ cdef void touch(Cpu *cpu, uint64_t bits) noexcept nogil:
         cpu.low |= bits
 
 
-cdef void written_by_value(Cpu *cpu, int n, uint64_t bits, bint vex) noexcept nogil:
-    # A write to vector register n < 16 of the width that `bits` say.
-    cdef uint64_t halves = (BIT_SSE | HALVED) & cpu.file.mask
-    cpu.unknown |= halves if vex else <uint64_t>BIT_SSE
-    cpu.modified_low |= halves if vex else <uint64_t>BIT_SSE
+# Where contents decide what is in use, they do so when a restore loads them; a register that is loaded otherwise
+# counts with all the width that it then has, whatever the value. Tags say so register by register: bit 0 for XMM, 1 for
+# the upper half of YMM, 2 for that of ZMM.
+
+cdef enum:
+    TAG_XMM = 1
+    TAG_YMM = 2
+    TAG_ZMM = 4
 
 
-cdef void zeroed_by_value(Cpu *cpu, uint64_t bits, bint whole) noexcept nogil:
+cdef uint64_t halves_of(Cpu *cpu) noexcept nogil:
+    return (BIT_SSE | HALVED) & cpu.file.mask
+
+
+cdef void tag_halves(Cpu *cpu, int begin, int end) noexcept nogil:
+    # Tags of vector registers below 16 by their contents.
+    cdef uint64_t wide = HALVED & cpu.ruler.known
+    cdef int n, i, tag
+    cdef uint32_t step
+    for n in range(begin, end):
+        cpu.tags[n] = 0 if has_initial_bytes(1, cpu.area + XMM_OFFSET + 16 * n, 0, 16) else TAG_XMM
+        tag = TAG_YMM
+        for i in range(2, COMPONENT_LIMIT):
+            if wide >> i & 1:
+                step = cpu.unit[i]
+                if not has_initial_bytes(i, component_at(cpu, i) + step * n, 0, step):
+                    cpu.tags[n] |= <uint8_t>tag
+                tag <<= 1
+
+
+cdef void mark_by_tags(Cpu *cpu) noexcept nogil:
+    # Marks of the components that share registers 0-15.
+    cdef uint64_t wide = HALVED & cpu.ruler.known
+    cdef uint64_t found = 0
+    cdef int n, i, tag
+    cdef int all_of = 0
+    for n in range(16):
+        all_of |= cpu.tags[n]
+    if all_of & TAG_XMM:
+        found = BIT_SSE
+    tag = TAG_YMM
+    for i in range(2, COMPONENT_LIMIT):
+        if wide >> i & 1:
+            if all_of & tag:
+                found |= <uint64_t>1 << i
+            tag <<= 1
+    cpu.low = (cpu.low & ~halves_of(cpu)) | found
+    cpu.unknown &= ~halves_of(cpu)
+    cpu.tagged |= halves_of(cpu)
+
+
+cdef void use_tags(Cpu *cpu) noexcept nogil:
+    if cpu.tagged & BIT_SSE == 0:
+        tag_halves(cpu, 0, 16)
+        note_dirty(cpu)
+        cpu.tagged |= halves_of(cpu)
+
+
+cdef void note_dirty(Cpu *cpu) noexcept nogil:
+    cdef int n
+    cpu.upper_dirty = False
+    for n in range(16):
+        if cpu.tags[n] & (TAG_YMM | TAG_ZMM):
+            cpu.upper_dirty = True
+
+
+cdef void tag_mask(Cpu *cpu, uint64_t mask) noexcept nogil:
+    # Tags that make exactly these components count, each register with all its width as far as the mask goes.
+    cdef int n, tag
+    cdef int allowed = TAG_XMM if mask & BIT_SSE else 0
+    cdef int given = 0
+    if mask & BIT_AVX:
+        allowed |= TAG_YMM
+    if mask & HALVED & ~<uint64_t>BIT_AVX:
+        allowed |= TAG_ZMM
+    tag_halves(cpu, 0, 16)
+    for n in range(16):
+        tag = cpu.tags[n]
+        if tag & TAG_ZMM:
+            tag = TAG_XMM | TAG_YMM | TAG_ZMM
+        elif tag & TAG_YMM:
+            tag = TAG_XMM | TAG_YMM
+        cpu.tags[n] = <uint8_t>(tag & allowed)
+        given |= tag & allowed
+    cpu.tags[0] |= <uint8_t>(allowed & ~given)
+    note_dirty(cpu)
+    cpu.tagged |= halves_of(cpu)
+
+
+cdef void written_by_value(Cpu *cpu, int n, int width, bint vex, bint zeroed) noexcept nogil:
+    # A write to vector register n < 16; `zeroed`: by an instruction that is known to give zero.
+    cdef int tag = TAG_XMM if width <= 16 else TAG_XMM | TAG_YMM if width <= 32 else TAG_XMM | TAG_YMM | TAG_ZMM
+    cdef int i
+    use_tags(cpu)
+    if width > 16:
+        cpu.upper_dirty = True
+    if not vex:     # merged with what may lie above
+        tag |= cpu.tags[n] | (TAG_YMM if cpu.upper_dirty else 0)
+        for i in range(16):
+            tag |= cpu.tags[i] & TAG_ZMM
+    if zeroed:
+        tag = 0 if vex else cpu.tags[n] & ~TAG_XMM
+    cpu.tags[n] = <uint8_t>tag
+    mark_by_tags(cpu)
+    cpu.modified_low |= halves_of(cpu) if vex else <uint64_t>BIT_SSE
+
+
+cdef void upper_by_value(Cpu *cpu, int n, bint zeroed) noexcept nogil:
+    # A write to one of vector registers 16-31.
+    cdef int i
+    cdef int found = 0
+    cdef uint8_t *at = component_at(cpu, lowest(UPPER))
+    if not cpu.tagged & UPPER:
+        for i in range(16, 32):
+            cpu.tags[i] = not has_initial_bytes(0, at + 64 * (i - 16), 0, 64)
+    cpu.tags[n] = not zeroed
+    for i in range(16, 32):
+        found |= cpu.tags[i]
+    cpu.low = (cpu.low & ~UPPER) | (UPPER if found else 0)
+    cpu.unknown &= ~UPPER
+    cpu.tagged |= UPPER
+    cpu.modified_low |= UPPER
+
+
+cdef void opmask_by_value(Cpu *cpu, int n, bint zeroed) noexcept nogil:
+    cdef int i
+    cdef int found = 0
+    cdef uint8_t *at = component_at(cpu, lowest(cpu.opmask))
+    if not cpu.tagged & cpu.opmask:
+        for i in range(8):
+            cpu.opmask_tags[i] = load_le64(at + 8 * i) != 0
+    cpu.opmask_tags[n] = not zeroed
+    for i in range(8):
+        found |= cpu.opmask_tags[i]
+    cpu.low = (cpu.low & ~cpu.opmask) | (cpu.opmask if found else 0)
+    cpu.unknown &= ~cpu.opmask
+    cpu.tagged |= cpu.opmask
+    cpu.modified_low |= cpu.opmask
+
+
+cdef void zeroed_by_value(Cpu *cpu, bint whole) noexcept nogil:
     # VZEROUPPER and VZEROALL.
-    if cpu.long_mode:
-        cpu.low &= ~bits
-        cpu.unknown &= ~bits
-    else:
-        cpu.unknown |= bits
-    if not whole:
-        cpu.modified_low |= BIT_SSE
+    cdef int n
+    use_tags(cpu)
+    for n in range(16 if cpu.long_mode else 8):
+        cpu.tags[n] &= 0 if whole else TAG_XMM
+    note_dirty(cpu)
+    mark_by_tags(cpu)
+    cpu.modified_low |= BIT_SSE
 
 
 cdef void settle_halves(Cpu *cpu) noexcept nogil:
     # Components that share registers 0-15 are settled together.
-    cdef uint64_t halves = (BIT_SSE | HALVED) & cpu.file.mask
+    cdef uint64_t halves = halves_of(cpu)
+    cpu.tagged &= ~halves
     cpu.unknown |= halves & ~cpu.initial
     cpu.unknown &= ~(halves & cpu.initial)
     cpu.low &= ~(halves & cpu.initial)
 
 
+cdef void settle_all(Cpu *cpu) noexcept nogil:
+    # As a save and restore of everything does.
+    if cpu.by_value:
+        cpu.tagged = 0
+        cpu.unknown = cpu.file.mask
+        settle(cpu)
+
+
 cdef void track_by_value(Cpu *cpu, uint64_t loaded, uint64_t initialised) noexcept nogil:
     # Loading or initialising settles a component by its contents, and one of those that share the registers settles
-    # all of them. Outside 64-bit mode a wide upper register goes on counting for the parts below it.
-    cdef uint64_t halves = (BIT_SSE | HALVED) & cpu.file.mask
-    cdef uint64_t before = cpu.low
-    cdef uint64_t found, wide
+    # all of them; outside 64-bit mode the upper registers keep their tags.
+    cdef uint64_t halves = halves_of(cpu)
     cpu.unknown |= loaded
+    cpu.tagged &= ~((loaded | initialised) & ~halves)
     if cpu.long_mode:
         cpu.low &= ~initialised
         cpu.unknown &= ~initialised
@@ -213,16 +355,14 @@ cdef void track_by_value(Cpu *cpu, uint64_t loaded, uint64_t initialised) noexce
         return
     cpu.low &= ~(initialised & ~(halves | UPPER))
     cpu.unknown &= ~(initialised & ~(halves | UPPER))
-    cpu.unknown |= initialised & (halves | UPPER)
+    cpu.unknown |= initialised & UPPER
     if (loaded | initialised) & halves:
-        cpu.unknown |= halves
-        settle(cpu)
-        found = cpu.low
-        wide = halves & ~<uint64_t>(BIT_SSE | BIT_AVX)
-        if found & wide:
-            cpu.low |= before & (BIT_SSE | BIT_AVX)
-        if found & BIT_AVX:
-            cpu.low |= before & BIT_SSE
+        if cpu.tagged & BIT_SSE:
+            tag_halves(cpu, 0, 8)
+        else:
+            tag_halves(cpu, 0, 16)
+        note_dirty(cpu)
+        mark_by_tags(cpu)
 
 
 cdef void track_restore(Cpu *cpu, uint64_t loaded, uint64_t initialised) noexcept nogil:

@@ -644,10 +644,13 @@ cdef class Processor:
             raise
         cpu.initial = cpu.file.mask & ~found
         cpu.unknown = 0
+        cpu.tagged = 0
         cpu.fcs = 0
         cpu.fds = 0
         if xinuse is not None:
             cpu.low = mask & cpu.file.mask
+            if cpu.by_value:
+                tag_mask(cpu, mask)
             cpu.high = 0 if cpu.by_value else mask & (BIT_SSE | HALVED) & cpu.file.mask
         else:
             self.mark_by_contents(found)
@@ -733,6 +736,8 @@ cdef class Processor:
     def write(self, name, value, vex=False):
         """Writes one register as an instruction that loads it does, with its effect on XINUSE and XMODIFIED.
 
+        A value of zero is written as an instruction does that always gives zero (XORPS, VPXORD, KXORQ).
+
         xmmN as legacy SSE does (what lies above stays; `vex=True`: becomes zero), ymmN and zmmN as VEX and EVEX do,
         stN, kN, tmmN, bndN and r16-r31 as the load of that register; fcw as FLDCW, mxcsr as LDMXCSR, pkru as WRPKRU,
         tilecfg as LDTILECFG, MSRs as WRMSR. Values as `load` takes them.
@@ -765,6 +770,9 @@ cdef class Processor:
         refused = self.enabled(bits & ~<uint64_t>LEGACY_BITS, f"{name}", bits & cpu.ruler.xfd)
         if refused is not None:
             raise refused
+        if family == "k":
+            write_opmask(cpu, row.index, value, not value)
+            return
         write_value(&field.op, field.name, value, cpu.area)
         if family == "st":
             cpu.area[FTW_OFFSET] |= 1 << (((load_le16(cpu.area + 2) >> 11) + <int>row.index) & 7)
@@ -776,8 +784,8 @@ cdef class Processor:
 
     cdef int write_vector(self, row, value, bint vex) except -1:
         cdef Cpu *cpu = &self.cpu
-        cdef Field field
-        cdef uint64_t bits, marked, held
+        cdef uint8_t wide[64]
+        cdef bytes data
         cdef int n = row.index
         cdef int width = row.width
         if width > 16 or n >= 16:
@@ -790,58 +798,19 @@ cdef class Processor:
             raise refused
         if n >= 8 and not cpu.long_mode:
             raise ValueError(f"{row.name} does not exist outside 64-bit mode")
-        if vex:
-            self.put_vector(n, value, width)
-        else:
-            field = self.field(row.name)
-            write_value(&field.op, field.name, value, cpu.area)
-        held = cpu.file.mask
-        if n >= 16:
-            touch(cpu, UPPER)
-            return 0
-        bits = BIT_SSE
-        if width > 16:
-            bits |= BIT_AVX
-        if width > 32:
-            bits |= HALVED
-        bits &= held
-        cpu.initial &= ~(bits | (HALVED if vex else 0))
-        if cpu.by_value:
-            written_by_value(cpu, n, bits, vex)
-            return 0
-        marked = bits | ((cpu.low if n < 8 else cpu.high) & HALVED if vex else 0)
-        if n < 8:
-            cpu.low |= bits
-            cpu.modified_low |= marked
-        else:
-            cpu.high |= bits
-            cpu.modified_high |= marked
+        data = value.to_bytes(width, "little") if isinstance(value, int) else bytes(value)
+        if len(data) != width:
+            raise ValueError(f"a value of {len(data)} bytes for {row.name}, which has {width}")
+        memcpy(wide, <const uint8_t *>data, width)
+        write_vector(cpu, n, width, vex, wide, not any(data))
         return 0
 
     cdef int zero_vectors(self, bint whole) except -1:
         # VZEROUPPER, VZEROALL.
-        cdef Cpu *cpu = &self.cpu
-        cdef uint64_t bits = HALVED & cpu.ruler.known
-        cdef int i
         refused = self.enabled(BIT_SSE | BIT_AVX, "VZEROALL" if whole else "VZEROUPPER", 0)
         if refused is not None:
             raise refused
-        for i in range(2, COMPONENT_LIMIT):
-            if bits >> i & 1:
-                write_initial_bytes(i, component_at(cpu, i), 0, cpu.stored[i] if cpu.long_mode else cpu.narrow[i])
-        if whole:
-            bits |= BIT_SSE
-            memset(cpu.area + XMM_OFFSET, 0, xmm_end(cpu) - XMM_OFFSET)
-        if cpu.by_value:
-            zeroed_by_value(cpu, bits, whole)
-        elif cpu.long_mode:
-            cpu.low &= ~bits
-            cpu.high &= ~bits
-        else:
-            cpu.low &= ~bits
-            cpu.modified_low |= bits
-        if cpu.long_mode:
-            cpu.initial |= bits
+        zero_vectors(&self.cpu, whole)
         return 0
 
     def vzeroupper(self):
@@ -854,21 +823,10 @@ cdef class Processor:
 
     def fninit(self):
         """FNINIT: FCW 37FH, all tags empty, TOP 0; the registers keep their contents [SDM2 FNINIT]. Raises: `Fault`."""
-        cdef Cpu *cpu = &self.cpu
-        cdef uint8_t old[128]
-        cdef int top, i
         refused = self.enabled(0, "FNINIT", 0)
         if refused is not None:
             raise refused
-        top = load_le16(cpu.area + 2) >> 11 & 7
-        memcpy(old, cpu.area + X87_HIGH, X87_HIGH_END - X87_HIGH)
-        for i in range(8):      # ST(i) was physical register TOP + i
-            memcpy(cpu.area + X87_HIGH + ST_STEP * i, old + ST_STEP * ((i - top) & 7), ST_STEP)
-        memset(cpu.area, 0, X87_LOW_END)
-        store_le16(cpu.area, FCW_INIT)
-        cpu.fcs = 0
-        cpu.fds = 0
-        touch(cpu, BIT_X87)
+        initialise_x87(&self.cpu)
 
     def ldmxcsr(self, value):
         """LDMXCSR [SDM2 LDMXCSR]. Raises: `Fault` for reserved bits."""
@@ -881,17 +839,8 @@ cdef class Processor:
         if refused is not None:
             raise refused
         bits = value
-        if bits & ~cpu.ruler.mxcsr_mask:
-            fault(&out, GP, R_MXCSR, NOWHERE, bits & ~cpu.ruler.mxcsr_mask)
+        if load_mxcsr(cpu, bits, &out) != DONE:
             raise self.fault(&out, "LDMXCSR")
-        store_le32(cpu.area + MXCSR_OFFSET, bits)
-        if cpu.ldmxcsr_marks:
-            cpu.low |= BIT_SSE
-            cpu.modified_low |= BIT_SSE
-            cpu.initial &= ~<uint64_t>BIT_SSE
-            if cpu.long_mode:
-                cpu.high |= BIT_SSE
-                cpu.modified_high |= BIT_SSE
 
     # --- batches ------------------------------------------------------------------------------------------
 

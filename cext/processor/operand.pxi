@@ -106,17 +106,24 @@ cdef void scatter(Operand *op, size_t size, const uint8_t *from_) noexcept nogil
         done += some
 
 
-cdef int check_address(Cpu *cpu, Operand *op, uint64_t alignment, bint align_check, Outcome *out) noexcept nogil:
-    # A non-canonical address beats a misaligned one, and both beat #PF (measured).
+cdef int check_alignment(Cpu *cpu, Operand *op, uint64_t alignment, bint align_check, Outcome *out) noexcept nogil:
+    if op.address & (alignment - 1) == 0:
+        return DONE
+    if cpu.align and cpu.cpl == 3 and align_check and op.address & 3:
+        return fault(out, AC, R_ALIGN, 0, alignment)
+    return fault(out, GP, R_ALIGN, 0, alignment)
+
+
+cdef int check_address(Cpu *cpu, Operand *op, uint64_t alignment, bint align_check, bint align_first,
+                       Outcome *out) noexcept nogil:
+    # A non-canonical and a misaligned address both beat #PF; which of them beats the other differs (measured).
     if not cpu.long_mode:
         op.address = <uint32_t>op.address
-    elif not canonical(cpu, op.address):
+    if align_first and check_alignment(cpu, op, alignment, align_check, out) != DONE:
+        return out.kind
+    if cpu.long_mode and not canonical(cpu, op.address):
         return fault(out, SS if op.stack else GP, R_CANONICAL, 0, op.address)
-    if op.address & (alignment - 1):
-        if cpu.align and cpu.cpl == 3 and align_check and op.address & 3:
-            return fault(out, AC, R_ALIGN, 0, alignment)
-        return fault(out, GP, R_ALIGN, 0, alignment)
-    return DONE
+    return check_alignment(cpu, op, alignment, align_check, out)
 
 
 cdef int prologue(Cpu *cpu, Operand *op, int insn, uint64_t mask, Outcome *out) noexcept nogil:
@@ -143,4 +150,4 @@ cdef int prologue(Cpu *cpu, Operand *op, int insn, uint64_t mask, Outcome *out) 
         if cpu.nonroot and mask & cpu.xss & cpu.xss_exiting:
             out.offset = insn
             return leave(out, EXIT, mask & cpu.xss & cpu.xss_exiting)
-    return check_address(cpu, op, ALIGNMENT, cpu.align_xsave, out)
+    return check_address(cpu, op, ALIGNMENT, cpu.align_xsave, cpu.align_first, out)

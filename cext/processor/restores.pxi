@@ -522,6 +522,8 @@ cdef int fxrstor(Cpu *cpu, Operand *op, bint rexw, Outcome *out) noexcept nogil:
     if cpu.osfxsr:
         move_bytes(area, cpu.area, MXCSR_OFFSET, MXCSR_MASK_OFFSET)
         move_bytes(area, cpu.area, XMM_OFFSET, xmm_end(cpu))
+    if cpu.fxrstor_forgets:
+        cpu.info_valid = False
     cpu.modified_low |= LEGACY_BITS
     cpu.initial &= ~<uint64_t>LEGACY_BITS
     if cpu.by_value:

@@ -221,25 +221,17 @@ cdef void clear_bits(Cpu *cpu, uint64_t component, uint32_t at, uint64_t bits) n
 # --- FXSAVE and FXRSTOR (SDM2) ------------------------------------------------------------------------------
 
 cdef int fx_prologue(Cpu *cpu, Operand *op, bint write, Outcome *out) noexcept nogil:
-    cdef int i
-    cdef int32_t each
-    cdef const int32_t *probes = &cpu.save_probes[0] if write else &cpu.restore_probes[0]
     if cpu.ts or cpu.em:
         return fault(out, NM, R_TS if cpu.ts else R_EM, NOWHERE, 0)
-    if check_address(cpu, op, 16, cpu.align_fxsave, out) != DONE:
+    if check_address(cpu, op, 16, cpu.align_fxsave, False, out) != DONE:
         return out.kind
     if reach(op, LEGACY_SIZE, write) and (not cpu.long_mode or canonical(cpu, op.address + LEGACY_SIZE - 1)):
         return DONE
     if op.regions == NULL:
         return leave(out, SHORT if op.length < LEGACY_SIZE else READ_ONLY, LEGACY_SIZE)
-    for i in range(4):      # no header here: the last byte and the first, in this CPU's order
-        each = probes[i]
-        if each == PROBE_END:
-            break
-        if each == PROBE_LAST and probe(cpu, op, LEGACY_SIZE - 1, 1, write, out) != DONE:
-            return out.kind
-        if each == PROBE_LEGACY and probe(cpu, op, 0, 1, write, out) != DONE:
-            return out.kind
+    # No header here: the last byte, then the first (measured).
+    if probe(cpu, op, LEGACY_SIZE - 1, 1, write, out) != DONE or probe(cpu, op, 0, 1, write, out) != DONE:
+        return out.kind
     return probe(cpu, op, 0, LEGACY_SIZE, write, out)
 
 

@@ -45,6 +45,8 @@ cdef int fill_tables(Cpu *cpu) except -1:
                 UPPER |= bit
             continue
         cpu.unit[i] = part.width
+        if row.family == "k":
+            cpu.opmask = bit
         cpu.stored[i] = max(cpu.stored[i], <uint32_t>(part.offset + part.width))
         if row.family in ("ymm", "zmm") and row.index < 16:
             HALVED |= bit
@@ -115,6 +117,8 @@ cdef int fill_knobs(Cpu *cpu, model) except -1:
     cpu.legacy_always = knobs["legacy_region"] == "always"
     cpu.skips_tilecfg = knobs["modified_opt_skips_tilecfg"]
     cpu.before_disabled = knobs["xfd_extent"] == "before_disabled"
+    cpu.align_first = knobs["alignment_first"]
+    cpu.fxrstor_forgets = knobs["fxrstor_ends_modified_opt"]
     cpu.selectors = knobs["fcs_fds"] == "kept"
     cpu.pointers = POINTERS[knobs["x87_ptrs"]]
     cpu.fip_bits = knobs["fip_width"]
