@@ -44,7 +44,7 @@ SANITIZED = Reason("build: sanitizers are loaded, which need memory of their own
 # Flags of /proc/cpuinfo and commands that tests may ask for.
 CPU_FLAGS = "xsave xsaveopt xsavec xgetbv1 xsaves avx avx2 avx512f avx512bw ospke amx_tile".split()
 TOOLS = "cpuid gdb readelf eu-readelf xxd hexdump od gzip xz zstd lz4 gcc git make".split()
-MODULES = ("backports.zstd", "lz4", "jsonschema")
+MODULES = ("backports.zstd", "lz4", "jsonschema", "ml_dtypes")
 
 CPU = {flag: Reason(f"cpu: no {flag}") for flag in CPU_FLAGS}
 TOOL = {name: Reason(f"tool: no {name}") for name in TOOLS}

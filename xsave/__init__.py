@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from xsave.models import CpuModel
     from xsave.processor import Processor, Vmx
     from xsave.registers import REGISTERS
+    from xsave.tiles import TileConfig, tile_load, tile_store
 
 __all__ = [
     "COMPACTED",
@@ -58,6 +59,7 @@ __all__ = [
     "LayoutError",
     "Memory",
     "Processor",
+    "TileConfig",
     "TruncatedError",
     "UnsupportedError",
     "Vmx",
@@ -69,6 +71,8 @@ __all__ = [
     "open",
     "same_state",
     "same_state_many",
+    "tile_load",
+    "tile_store",
     "transcode",
     "transcode_many",
 ]
@@ -85,6 +89,7 @@ _HOMES = {
     "models": "CpuModel",
     "processor": "Processor Vmx",
     "registers": "REGISTERS",
+    "tiles": "TileConfig tile_load tile_store",
 }
 
 

@@ -78,8 +78,8 @@ cdef int config_fault(const uint8_t *image, const Palettes *palettes, uint64_t x
 cdef int config_breaks(int rule, const uint8_t *image, const Palettes *palettes, uint64_t xcr0,
                        uint32_t *culprit) noexcept nogil
 
-# What XRSTOR does with the image: true if it becomes TILECFG, false if TILECFG becomes initial (palette 0 with any rest,
-# and every image on which LDTILECFG would fault; SDM1 13.5.14).
+# What XRSTOR does with the image: true if it becomes TILECFG, false if TILECFG becomes initial (palette 0 with any
+# rest, and every image on which LDTILECFG would fault; SDM1 13.5.14).
 cdef bint config_legal_for_restore(const uint8_t *image, const Palettes *palettes, uint64_t xcr0) noexcept nogil
 
 # One row of a tile (1,024 bytes) as TILELOADD leaves it: `colsb` bytes (64 at most), then zeros.
@@ -87,3 +87,6 @@ cdef void put_row(uint8_t *tile, uint32_t row, const uint8_t *source, uint32_t c
 
 # Reads the palettes of a CpuModel's record; None stands for a CPU that has all the architecture knows.
 cdef int load_palettes(model, Palettes *out) except -1
+
+cdef class TileConfig:
+    cdef uint8_t image[64]
