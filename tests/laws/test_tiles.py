@@ -30,6 +30,7 @@ from xsave.tiles import TILE_RULES, lint, restore, save
 AMX = ("SapphireRapids", "DiamondRapids")
 XCR0 = 0x600E7
 TILECFG, TILEDATA = 1 << 17, 1 << 18
+LAYOUTS = [Layout(model("SapphireRapids"), XCR0, fmt) for fmt in (STANDARD, COMPACTED)]
 CODES = [code for code, _, _ in TILE_RULES.values()]
 
 shapes = st.dictionaries(st.integers(0, 7), st.tuples(st.integers(1, 16), st.integers(1, 64)))
@@ -165,6 +166,10 @@ def test_any_image_is_judged_as_the_manual_has_it(raw: bytes, xcr0: int) -> None
         config = TileConfig.from_bytes(raw)
         assert [code for code, _, _ in config.check(xcr0=mask)] == judged(raw, 2, mask)
         assert [code for code, _, _ in config.check(model("SapphireRapids"), mask)] == judged(raw, 1, mask)
+    # And so does XRSTOR, which asks for all rules at once.
+    layout = LAYOUTS[xcr0 % 2]
+    kept = raw[0] != 0 and not judged(raw, 1, XCR0)
+    assert restore(Area(encode({"tilecfg": raw}, layout), layout))[0] == (config if kept else TileConfig())
     assert bytes(config) == raw and TileConfig.from_bytes(memoryview(config)) == config
     assert config.palette == raw[0]
     repr(config)
@@ -321,14 +326,15 @@ def test_a_refused_save_has_written_nothing() -> None:
 
 
 @each_format
-@pytest.mark.parametrize("raw", [raw for _, _, raw, _ in ALONE if raw[0] == 1][::5])
-def test_xrstor_makes_an_illegal_tilecfg_initial(fmt: int, raw: bytes) -> None:
+def test_xrstor_makes_an_illegal_tilecfg_initial(fmt: int) -> None:
     layout = Layout(model("SapphireRapids"), XCR0, fmt)
-    legal = judged(raw, 1, XCR0) == []
-    area = Area(encode({"tilecfg": raw}, layout), layout)
-    assert restore(area)[0] == (TileConfig.from_bytes(raw) if legal else TileConfig())
-    codes = [code for code, _, _ in lint(area)]
-    assert codes == judged(raw, 1, XCR0) or legal
+    for raw in [image(), image((1, 255)), *(raw for _, _, raw, _ in ALONE)]:
+        broken = judged(raw, 1, XCR0)
+        area = Area(encode({"tilecfg": raw}, layout), layout)
+        assert restore(area)[0] == (TileConfig() if broken else TileConfig.from_bytes(raw)), raw.hex()
+        found = lint(area)
+        assert [code for code, _, _ in found if code.startswith("T-")] == broken
+        assert all("XRSTOR makes it initial" in words for code, _, words in found if code.startswith("T-"))
 
 
 # --- rows to and from memory --------------------------------------------------------------------------------
@@ -404,11 +410,11 @@ def test_one_buffer_for_both_sides() -> None:
     assert tile_store(config, 0, tile, tile, 64, offset=64)[64:132] == expected
 
 
-@pytest.mark.parametrize("palette", [TileConfig(palette=2), TileConfig(dict.fromkeys(range(8), (16, 64)))], ids=repr)
-def test_whole_tiles(palette: TileConfig) -> None:
+def test_whole_tiles() -> None:
+    config = TileConfig(dict.fromkeys(range(8), (16, 64)))
     memory = Random(7).randbytes(1024)
-    assert tile_load(palette, 7, memory, 64) == memory
-    assert tile_store(palette, 7, memory, bytearray(1024), 64) == memory
+    assert tile_load(config, 7, memory, 64) == memory
+    assert tile_store(config, 7, memory, bytearray(1024), 64) == memory
 
 
 @pytest.mark.parametrize(
@@ -416,6 +422,7 @@ def test_whole_tiles(palette: TileConfig) -> None:
     [
         (TileConfig(), 0, 64, None, 0, "not configured"),
         (TileConfig({1: (1, 4)}), 0, 64, None, 0, "not configured"),
+        (TileConfig(palette=2), 0, 0, None, 0, "palette 2 has no loads"),
         (TileConfig({0: (1, 6)}), 0, 64, None, 0, "multiple of 4"),
         (TileConfig({0: (2, 4)}, start_row=2), 0, 64, None, 0, "start_row 2 is not below the 2 rows"),
         (TileConfig({0: (2, 4)}), 0, 64, -1, 0, "start_row -1"),
