@@ -69,8 +69,7 @@ cdef int first_set(const uint8_t *image, int begin, int end) noexcept nogil:
 cdef int config_breaks(int rule, const uint8_t *image, const Palettes *palettes, uint64_t xcr0,
                        uint32_t *culprit) noexcept nogil:
     cdef uint32_t palette = image[0]
-    cdef uint32_t kind = palette if palette <= PALETTE_ACE else 0
-    cdef int names = palettes.names[kind]
+    cdef int names = palettes.names[1]
     cdef int t
     cdef int at = -1
     if rule == TILE_PALETTE:
@@ -189,7 +188,7 @@ cdef class TileConfig:
     Raises: `ValueError` for what LDTILECFG would refuse. Manual: SDM2 LDTILECFG.
     """
 
-    def __init__(self, shapes=None, *, palette=None, start_row=0):
+    def __cinit__(self, shapes=None, *, palette=None, start_row=0):
         cdef Palettes known
         cdef uint32_t at = 0
         cdef int rule, number
@@ -835,6 +834,7 @@ def lint(Area area not None):
             if legal:
                 found += lint_shapes(image, at)
     if Component.TILEDATA in mask:
+        find_field(area._layout, f"tmm{TILE_NAMES - 1}")    # all of them have their place
         field = find_field(area._layout, "tmm0")
         if live & bits_of(&field.op):
             at = field.op.part[0].offset

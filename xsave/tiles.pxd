@@ -61,9 +61,9 @@ cdef inline uint32_t config_colsb(const uint8_t *image, uint32_t tile) noexcept 
     return load_le16(image + COLSB_AT + 2 * tile) if image[0] == 1 else 0
 
 
-# Whether instructions may name the tile: any number, 8 and above are none.
+# Whether instructions may name tile 0-7.
 cdef inline bint config_valid(const uint8_t *image, uint32_t tile) noexcept nogil:
-    return tile < TILE_NAMES and config_rows(image, tile) != 0 and config_colsb(image, tile) != 0
+    return config_rows(image, tile) != 0 and config_colsb(image, tile) != 0
 
 
 # Palette 0 always; 1 with XCR0[18:17] = 11; 2 with XCR0[20] too; others never.

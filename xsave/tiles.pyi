@@ -27,9 +27,9 @@ ELEMENTS: Final[tuple[str, ...]]
 
 @final
 class TileConfig:
-    def __init__(
-        self, shapes: Mapping[int, tuple[int, int]] | None = None, *, palette: int | None = None, start_row: int = 0
-    ) -> None: ...
+    def __new__(
+        cls, shapes: Mapping[int, tuple[int, int]] | None = None, *, palette: int | None = None, start_row: int = 0
+    ) -> TileConfig: ...
     @staticmethod
     def from_bytes(buffer: Buffer) -> TileConfig: ...
     @property

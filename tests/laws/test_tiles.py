@@ -85,6 +85,8 @@ def images_breaking_one() -> list[tuple[str, int, bytes, int]]:
         found += [("T-COLSB", low, image((low, 0), (high, 1), (rows, 1)), XCR0)]
         found += [("T-ROWS", rows, image((low, 4), (rows, value)), XCR0) for value in (17, 255)]
         found += [("T-HALF", rows, image((low, 4), (rows, 0)), XCR0), ("T-HALF", low, image((low, 0), (rows, 1)), XCR0)]
+    found.append(("T-HALF", 48, bytes([1]) + bytes(15) + b"\x04\0" * 8 + bytes(32), XCR0))
+    found.append(("T-HALF", 16, bytes([1]) + bytes(47) + b"\x04" * 8 + bytes(8), XCR0))
     return found
 
 
@@ -125,6 +127,11 @@ def test_a_smaller_palette_counts() -> None:
     assert [row[:2] for row in TileConfig({5: (8, 33)}).check(small)] == [("T-COLSB", 26)]
     assert [row[:2] for row in TileConfig({5: (9, 32)}).check(small)] == [("T-ROWS", 53)]
     assert [row[:2] for row in TileConfig({6: (8, 32)}).check(small)] == [("T-COLSB-REST", 28), ("T-ROWS-REST", 54)]
+    layout = Layout(small, XCR0, STANDARD)
+    for t, shape in [(5, (8, 32)), (5, (8, 36)), (5, (9, 32)), (6, (8, 32))]:
+        config = TileConfig({t: shape})
+        kept = restore(Area(encode({"tilecfg": config}, layout), layout))[0]
+        assert kept == (TileConfig() if config.check(small) else config)
 
 
 @pytest.mark.parametrize(
@@ -214,6 +221,8 @@ def test_configurations_are_values() -> None:
     assert repr(other) == "<TileConfig palette 1, tmm1 4x8, start_row 1>"
     assert bytes(TileConfig()) == bytes(64) and TileConfig({}) != TileConfig()
     assert memoryview(one).readonly
+    one.__init__({2: (1, 4)})  # type: ignore[misc]
+    assert one == same
 
 
 @pytest.mark.parametrize(
@@ -443,7 +452,7 @@ def test_what_cannot_be_loaded_or_stored(
         tile_load(config, tile, memory, stride, start, offset=offset, into=into)
     with pytest.raises(ValueError, match=words):
         tile_store(config, tile, bytes(1024), memory, stride, start, offset=offset)
-    assert (memory, into) == (b"m" * 96, b"i" * 1024)
+    assert bytes(memory) == b"m" * 96 and bytes(into) == b"i" * 1024
 
 
 def test_buffers_of_other_sizes() -> None:
@@ -455,7 +464,7 @@ def test_buffers_of_other_sizes() -> None:
     with pytest.raises(ValueError, match="1025"):
         tile_store(config, 0, bytes(1025), bytearray(4), 0)
     with pytest.raises(ValueError, match="writable"):
-        tile_store(config, 0, bytes(1024), bytes(4), 0)  # type: ignore[type-var]
+        tile_store(config, 0, bytes(1024), bytes(4), 0)
     # One row needs no stride.
     assert tile_load(config, 0, b"abcd", 1 << 70)[:4] == b"abcd"
 
@@ -468,7 +477,7 @@ def linted(fmt: int, config: TileConfig | bytes | None, tiles: dict[int, bytes] 
     layout = Layout(model("SapphireRapids"), XCR0, fmt)
     values: dict[str, bytes] = {} if config is None else {"tilecfg": bytes(config)}
     values |= {f"tmm{t}": data for t, data in (tiles or {}).items()}
-    found = lint(Area(encode(values, layout), layout))  # type: ignore[arg-type]
+    found = lint(Area(encode(values, layout), layout))
     start, size = layout.offsets[17]  # type: ignore[index]
     assert layout.offsets[18][0] == start + size  # type: ignore[index]
     assert all(words for _, _, words in found)
@@ -489,6 +498,7 @@ def test_lints(fmt: int) -> None:
     assert linted(fmt, config, {0: one[:4] + b"\1" + one[5:]}) == [("TILE-SHAPE", 64 + 4)]
     assert linted(fmt, config, {0: one[:128] + b"\1" + one[129:]}) == [("TILE-SHAPE", 64 + 128)]
     assert linted(fmt, config, {0: one, 3: bytes(1023) + b"\1"}) == [("TILE-SHAPE", 64 + 3 * 1024 + 1023)]
+    assert linted(fmt, config, {0: one, 1: b"\1" + bytes(1023)}) == [("TILE-SHAPE", 64 + 1024)]
     assert linted(fmt, config, {0: bytes(1024)}) == [("TILE-ZEROS", 64)]
     assert linted(fmt, None, {0: one}) == [("TILE-UNCONFIGURED", 64)]
     assert linted(fmt, bytes(64), None) == [("TILE-PALETTE-0", 0)]

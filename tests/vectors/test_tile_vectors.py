@@ -36,7 +36,7 @@ def cases(kind: str, name: str) -> Iterator[Case]:
                 yield case
 
 
-def region(case: Case, fills: dict[str, str]) -> bytearray:
+def region(case: Case, fills: dict[str, bytes]) -> bytearray:
     """All present memory before the instruction; the operand is at `off`."""
     memory = bytearray(fills[case["fill"]])
     for offset, data in case["patch"]:
@@ -108,7 +108,7 @@ def test_tile_loads_and_stores(kind: str) -> None:
                 tile_load(config, number, memory, stride, offset=case["off"], into=into)
             with pytest.raises(ValueError, match="#UD"):
                 tile_store(config, number, into, memory, stride, offset=case["off"])
-            assert (into, memory) == (tiles[number], before)
+            assert bytes(into) == tiles[number] and bytes(memory) == before
         elif case["op"] == "TILESTORED":
             expected = bytearray(before)
             for offset, data in case["res"].get("mem", ()):
