@@ -105,25 +105,26 @@ cdef int config_breaks(int rule, const uint8_t *image, const Palettes *palettes,
     return rule
 
 
-cdef inline bint shapes_are_sound(const uint8_t *image, uint32_t most_rows, uint32_t most_bytes) noexcept nogil:
-    # All rules of palette 1 at once, eight names: one sum, zero if all is well. What is wrong, `config_breaks` finds.
+cdef inline bint shapes_are_sound(const uint8_t *image, const Palettes *palettes) noexcept nogil:
+    # All rules of palette 1 with eight names in one sum, zero if all is well; what is wrong, `config_breaks` finds.
     cdef uint64_t odd = (load_le64(image) >> 16 | load_le64(image + 8) | load_le64(image + 32) | load_le64(image + 40)
                          | load_le64(image + 56))
-    cdef uint32_t rows, colsb
+    cdef uint32_t rows, colsb, wrapped = 0
     cdef int t
     for t in range(TILE_NAMES):
         rows = image[ROWS_AT + t]
         colsb = load_le16(image + COLSB_AT + 2 * t)
-        odd |= (rows > most_rows) | (colsb > most_bytes) | ((rows == 0) != (colsb == 0))
-    return odd == 0
+        # Bit 31: a number above its limit, or a 0 alone, has wrapped around.
+        wrapped |= (palettes.rows[1] - rows) | (palettes.row_bytes[1] - colsb) | ((rows - 1) ^ (colsb - 1))
+    return (odd | wrapped >> 31) == 0
 
 
 cdef int config_fault(const uint8_t *image, const Palettes *palettes, uint64_t xcr0, uint32_t *culprit) noexcept nogil:
     cdef int rule
-    if (image[0] == 1 and palettes.highest >= 1 and palettes.names[1] == TILE_NAMES and palette_supported(1, xcr0)
-            and shapes_are_sound(image, palettes.rows[1], palettes.row_bytes[1])):
-        return TILE_OK
-    for rule in range(TILE_PALETTE, TILE_ACE_REST + 1):
+    cdef int last = TILE_ACE_REST
+    if image[0] == 1 and palettes.names[1] == TILE_NAMES and shapes_are_sound(image, palettes):
+        last = TILE_XCR0
+    for rule in range(TILE_PALETTE, last + 1):
         if config_breaks(rule, image, palettes, xcr0, culprit) != TILE_OK:
             return rule
     return TILE_OK
