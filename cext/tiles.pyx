@@ -93,12 +93,12 @@ cdef int config_breaks(int rule, const uint8_t *image, const Palettes *palettes,
                     at = ROWS_AT + t
                 elif rule == TILE_HALF and (config_rows(image, t) == 0) != (config_colsb(image, t) == 0):
                     at = ROWS_AT + t if config_rows(image, t) == 0 else COLSB_AT + 2 * t    # the one that is 0
-                if at >= 0:
+                if at != -1:
                     break
     elif palette == PALETTE_ACE:
         if rule == TILE_ACE_REST:
             at = first_set(image, START_ROW_AT, TILECFG_SIZE)
-    if at < 0:
+    if at == -1:
         return TILE_OK
     if culprit != NULL:
         culprit[0] = at

@@ -25,7 +25,7 @@ from xsave import (
     tile_store,
     transcode,
 )
-from xsave.tiles import TILE_RULES, lint, restore, save
+from xsave.tiles import TILE_RULES, lint, restore, save, tile
 
 AMX = ("SapphireRapids", "DiamondRapids")
 XCR0 = 0x600E7
@@ -153,10 +153,32 @@ def test_amx_without_leaf_1d_has_palette_1(leaf: tuple[int, int, int, int] | Non
     bare = CpuModel.from_cpuid(leaves)
     assert TileConfig({0: (16, 64)}).check(bare) == []
     assert [row[0] for row in TileConfig(palette=2).check(bare)] == ["T-PALETTE", "T-XCR0"]
+    assert TileConfig(palette=2).check(ace_model()) == []
+
+
+def ace_model() -> CpuModel:
+    """A CPU with palette 2: no named model has it."""
     slots = {2: (256, 576), 17: (64, 1024), 18: (8192, 2048), 20: (128, 16384)}
-    ace = {(0xD, 0): (0x160007, 0, 0, 0), (0xD, 1): (0xF, 0, 0, 0), (1, 0): (0, 0, 1 << 26, 0)}
-    ace |= {(0xD, number): (size, offset, 2, 0) for number, (size, offset) in slots.items()}
-    assert TileConfig(palette=2).check(CpuModel.from_cpuid(ace)) == []
+    leaves = {(0xD, 0): (0x160007, 0, 0, 0), (0xD, 1): (0xF, 0, 0, 0), (1, 0): (0, 0, 1 << 26, 0)}
+    leaves |= {(0xD, number): (size, offset, 2, 0) for number, (size, offset) in slots.items()}
+    return CpuModel.from_cpuid(leaves)
+
+
+@each_format
+def test_palette_2_in_an_area(fmt: int) -> None:
+    layout = Layout(ace_model(), 0x160007, fmt)
+    config = TileConfig(palette=2)
+    buffer = bytearray(encode({}, layout))
+    area = Area(buffer, layout)
+    save(config, {7: b"\1" * 1024}, area)
+    assert restore(area)[0] == config and lint(area) == []
+    assert tile(area, 7).shape == (16, 64) and tile(area, 7).all()
+    for raw in [raw for rule, _, raw, _ in ALONE if rule == "T-ACE-REST"]:
+        area = Area(encode({"tilecfg": raw}, layout), layout)
+        assert restore(area)[0] == TileConfig()
+        assert [code for code, _, _ in lint(area)] == ["T-ACE-REST"]
+    one = TileConfig({0: (2, 8)})
+    assert restore(Area(encode({"tilecfg": one}, layout), layout))[0] == one
 
 
 def test_a_cpu_without_amx_takes_palette_0_alone() -> None:
@@ -221,7 +243,7 @@ def test_configurations_are_values() -> None:
     assert repr(other) == "<TileConfig palette 1, tmm1 4x8, start_row 1>"
     assert bytes(TileConfig()) == bytes(64) and TileConfig({}) != TileConfig()
     assert memoryview(one).readonly
-    one.__init__({2: (1, 4)})  # type: ignore[misc]
+    one.__init__({2: (1, 4)})  # type: ignore[call-arg]
     assert one == same
 
 
