@@ -6,8 +6,7 @@ the same standard image; afterwards the memory, every register, XINUSE at three 
 The parts: `cases.pxi` draws, `sides.pxi` executes, `judge.pxi` compares, `face.pxi` is the Python class.
 """
 
-from cpython.buffer cimport PyBUF_SIMPLE, Py_buffer, PyBuffer_Release, PyObject_GetBuffer
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memcmp, memcpy, memset, strerror
 
@@ -18,10 +17,10 @@ from xsave._native cimport (INSN_AVX512, INSN_TILECFG, INSN_XGETBV1, STEP_EVEX12
                             STEP_XSAVE, STEP_XSAVE64, enter_guard, free_arena, insn_arena, insn_guard, insn_machine,
                             insn_program, insn_step, leave_guard, make_arena, run_program, this_cpu)
 from xsave.codec cimport load_le16, load_le32, load_le64
-from xsave.layout cimport (FORMAT_COMPACTED, HEADER_END, HEADER_OFFSET, LEGACY_SIZE, MXCSR_OFFSET, X87_HIGH,
-                           X87_LOW_END, XCOMP_OFFSET, XMM_END, Shape, lay_out)
-from xsave.processor cimport (DONE, EXIT, FAULT, FXRSTOR, FXSAVE, LDTILECFG, STTILECFG, TILELOADD, TILERELEASE, TILESTORED,
-                              TILEZERO, XRSTOR, XRSTORS, XSAVE, XSAVEC, XSAVEOPT, XSAVES, Cpu, Operand, Outcome,
+from xsave.layout cimport (FORMAT_COMPACTED, HEADER_END, HEADER_OFFSET, MXCSR_OFFSET, X87_HIGH, XCOMP_OFFSET, XMM_END,
+                           Shape, lay_out)
+from xsave.processor cimport (DONE, FAULT, FXRSTOR, FXSAVE, LDTILECFG, STTILECFG, TILELOADD, TILERELEASE, TILESTORED,
+                              TILEZERO, XRSTOR, XSAVE, XSAVEC, XSAVEOPT, Cpu, Operand, Outcome,
                               Processor, Region, execute, execute_tile, get_xcr, initialise_x87, load_mxcsr,
                               note_x87_read, read_xgetbv1, settle_all, write_opmask, write_vector, zero_vectors)
 
