@@ -6,6 +6,7 @@ the same standard image; afterwards the memory, every register, XINUSE at three 
 The parts: `cases.pxi` draws, `sides.pxi` executes, `judge.pxi` compares, `face.pxi` is the Python class.
 """
 
+cimport cython
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memcmp, memcpy, memset, strerror
@@ -22,7 +23,8 @@ from xsave.layout cimport (FORMAT_COMPACTED, HEADER_END, HEADER_OFFSET, MXCSR_OF
 from xsave.processor cimport (DONE, FAULT, FXRSTOR, FXSAVE, LDTILECFG, STTILECFG, TILELOADD, TILERELEASE, TILESTORED,
                               TILEZERO, XRSTOR, XSAVE, XSAVEC, XSAVEOPT, Cpu, Operand, Outcome,
                               Processor, Region, execute, execute_tile, get_xcr, initialise_x87, load_mxcsr,
-                              note_x87_read, read_xgetbv1, settle_all, write_opmask, write_vector, zero_vectors)
+                              note_x87_read, read_xgetbv1, rule_code, settle_all, write_opmask, write_vector,
+                              zero_vectors)
 
 from xsave.errors import HostError, UnsupportedError
 

@@ -152,6 +152,8 @@ cdef void settle_all(Cpu *cpu) noexcept nogil
 cdef uint64_t xinuse(Cpu *cpu) noexcept nogil
 cdef uint64_t read_xgetbv1(Cpu *cpu) noexcept nogil
 
+cdef object rule_code(int rule)
+
 cdef class Processor:
     cdef Cpu cpu
     cdef readonly object model

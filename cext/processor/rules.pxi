@@ -65,3 +65,12 @@ cdef dict RULES = {
     R_XCR0_OFF: ("XCR0-OFF", lambda d, c: f"XCR0 lacks {_names(d)}", "SDM1 13.3"),
     R_DISABLED: ("VMX-XSAVES", lambda d, c: 'the VM-execution control "enable XSAVES/XRSTORS" is 0', "SDM3C 27.3"),
 }
+
+
+cdef object rule_code(int rule):
+    # The stable name of a rule; of those that stand for several, what they have in common.
+    if rule == R_TILE_CONFIG:
+        return "TILECFG"
+    if rule == R_XCR0_NEEDS or rule == R_XCR0_EXCLUDES:
+        return "R-DEPENDENCY"
+    return RULES[rule][0]

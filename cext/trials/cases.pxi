@@ -267,7 +267,11 @@ cdef void draw_place(Trials t, Draw *d, Case *case, int which) noexcept nogil:
     cdef uint32_t lines = t.room // 64 + 2
     at = SLACK + which * half + 64 * below(d, 40)
     if case.arena == HOLED and which == 0:
-        at = HOLE_PAGE * PAGE - 64 * <int64_t>below(d, lines) if below(d, 4) else HOLE_PAGE * PAGE + PAGE - 64 * below(d, 64)
+        at = HOLE_PAGE * PAGE
+        if below(d, 4):
+            at -= 64 * <int64_t>below(d, lines)
+        else:
+            at += PAGE - 64 * <int64_t>below(d, 64)
     elif kind == 0 and which == 1:
         at = ARENA_PAGES * PAGE - 64 * <int64_t>below(d, lines)
     elif kind == 1:

@@ -4,18 +4,17 @@ cdef list DIFFERENCES = ["", "instruction that faulted", "vector", "error code",
                          "XINUSE before the last instruction", "XINUSE afterwards", "result of XGETBV", "memory",
                          "registers"]
 # The steps, by insn_step.op.
-cdef tuple NAMES = tuple((
-    "XSAVE64 XSAVEOPT64 XSAVEC64 XSAVES64 XRSTOR64 XRSTORS64 FXSAVE64 FXRSTOR64 XSAVE XSAVEOPT XSAVEC XSAVES "
-    "XRSTOR XRSTORS FXSAVE FXRSTOR XSAVE64 XSAVEOPT64 XSAVEC64 XSAVES64 XRSTOR64 XRSTORS64 FXSAVE64 FXRSTOR64 "
-    "XSAVE XSAVEOPT XSAVEC XSAVES XRSTOR XRSTORS FXSAVE FXRSTOR LDTILECFG STTILECFG TILERELEASE LDMXCSR "
-    "STMXCSR VZEROUPPER VZEROALL FNINIT FNOP EMMS FNSTCW FLDCW XGETBV SSE VEX128 VEX256 EVEX512 EVEX128 "
-    "EVEX256 KMOV READ FLD TILELOADD TILELOADDT1 TILESTORED TILEZERO "
-).split())
-cdef dict VECTORS = {0: "no fault", 6: "#UD", 7: "#NM", 12: "#SS", 13: "#GP", 14: "#PF", 17: "#AC"}
+cdef list FAMILY = ["XSAVE64", "XSAVEOPT64", "XSAVEC64", "XSAVES64", "XRSTOR64", "XRSTORS64", "FXSAVE64", "FXRSTOR64",
+                    "XSAVE", "XSAVEOPT", "XSAVEC", "XSAVES", "XRSTOR", "XRSTORS", "FXSAVE", "FXRSTOR"]
+cdef list NAMES = [*FAMILY, *FAMILY, "LDTILECFG", "STTILECFG", "TILERELEASE", "LDMXCSR", "STMXCSR", "VZEROUPPER",
+                   "VZEROALL", "FNINIT", "FNOP", "EMMS", "FNSTCW", "FLDCW", "XGETBV", "MOVUPS xmm", "VMOVUPS xmm",
+                   "VMOVUPS ymm", "VMOVDQU64 zmm", "VMOVDQU64 xmm", "VMOVDQU64 ymm", "KMOVW k", "MOVUPS [mem], xmm",
+                   "FLD", "TILELOADD tmm", "TILELOADDT1 tmm", "TILESTORED tmm", "TILEZERO tmm"]
 
 
+@cython.final
 cdef class Trials:
-    """Cases on both sides, by number. `model` is a `Processor` of this very CPU, with XCR0 and IA32_XFD as they are here.
+    """Cases on both sides, by number. `model`: a `Processor` of this very CPU, with XCR0 and IA32_XFD as they are here.
 
     Raises: `UnsupportedError` without XSAVE; `HostError` where memory or the guard cannot be had.
     """
@@ -131,7 +130,7 @@ cdef class Trials:
     def run(self, uint64_t first, uint64_t count):
         """Cases `first` to `first + count - 1`, until one disagrees, without the GIL.
 
-        Returns (cases done, number of the one that disagrees or None, its difference as `replay` gives it or None); that
+        Returns (cases done, number of the one that disagrees or None, its difference as `replay` gives it); that
         one is counted as done.
         """
         cdef insn_guard guard
@@ -145,6 +144,7 @@ cdef class Trials:
         with nogil:
             error = enter_guard(&guard)
             if not error:
+                warm_up(self)
                 while i < count and not bad:
                     draw_case(self, first + i, &case)
                     bad = judge(self, &case, 0xFFFFFFFF, &want, &got, &v) != SAME
@@ -165,10 +165,10 @@ cdef class Trials:
         else:
             self.agreed[s.op] += 1
 
-    def replay(self, uint64_t number, uint32_t kept=0xFFFFFFFF):
-        """Case `number` with the steps whose bits `kept` has: None where both sides agree, else what differs.
+    def replay(self, uint64_t number, uint32_t kept=0xFFFFFFFF, uint64_t narrow=0xFFFFFFFFFFFFFFFF):
+        """Case `number` again: None where both sides agree, else what differs, as `run` gives it.
 
-        Returns (difference, byte or step, the emulated processor's value, this CPU's value).
+        `kept`: only steps whose bits it has; `narrow`: every EDX:EAX of the case is cut down to it.
         """
         cdef insn_guard guard
         cdef Case case
@@ -178,53 +178,65 @@ cdef class Trials:
         cdef int error = enter_guard(&guard)
         if error:
             raise HostError(error, f"the fault guard: {strerror(error).decode()}")
-        draw_case(self, number, &case)
+        warm_up(self)
+        self.redraw(number, narrow, &case)
         judge(self, &case, kept, &want, &got, &v)
         leave_guard(&guard)
         if v.difference == SAME:
             return None
         return DIFFERENCES[v.difference], v.at, v.wanted, v.found
 
-    def describe(self, uint64_t number, uint32_t kept=0xFFFFFFFF):
-        """Case `number` in words: a list of one line a step, the state it starts from first."""
+    cdef void redraw(self, uint64_t number, uint64_t narrow, Case *case) noexcept nogil:
+        cdef int i
+        draw_case(self, number, case)
+        for i in range(case.count):
+            if case.step[i].what == DO_EXECUTE:
+                case.step[i].mask &= narrow
+
+    def describe(self, uint64_t number, uint32_t kept=0xFFFFFFFF, uint64_t narrow=0xFFFFFFFFFFFFFFFF):
+        """Case `number` in words: one line for the state it starts from, one a step."""
         cdef Case case
         cdef int i
-        cdef int64_t at
-        draw_case(self, number, &case)
-        lines = [f"state with XSTATE_BV {case.prime:#x}"
-                 + (", EFLAGS.AC" if case.align_check else "")
-                 + (", a page missing" if case.arena == HOLED else ", read-only memory" if case.arena else "")]
-        for i in range(case.count):
-            if not kept >> i & 1:
-                continue
-            name = NAMES[case.step[i].op]
-            if case.step[i].what == DO_EXECUTE:
-                at = case.step[i].offset
-                area = self.mirror[case.arena] + at
-                inside = at + HEADER_END <= ARENA_PAGES * PAGE
-                header = (f" XSTATE_BV {load_le64(area + HEADER_OFFSET):#x} XCOMP_BV {load_le64(area + XCOMP_OFFSET):#x}"
-                          if inside else "")
-                lines.append(f"{name} mask {case.step[i].mask:#x} at {at:#x}{' SS' if case.step[i].stack else ''}"
-                             f"{' non-canonical' if case.step[i].wild else ''}{header}")
-            elif case.step[i].what in (DO_VECTOR, DO_OPMASK):
-                data = self.words[case.step[i].offset:case.step[i].offset + 64]
-                lines.append(f"{name} {case.step[i].reg}, {data[:case.step[i].width or 2].hex()}")
-            elif case.step[i].what == DO_XGETBV:
-                lines.append(f"{name} ECX {case.step[i].mask:#x}")
-            elif case.step[i].what == DO_TILE:
-                lines.append(f"{name} tmm{case.step[i].reg} stride {<int64_t>case.step[i].mask} at {case.step[i].offset:#x}")
-            else:
-                lines.append(name)
-        return lines
+        self.redraw(number, narrow, &case)
+        start = f"registers with XSTATE_BV {case.prime:#x}"
+        if case.align_check:
+            start += ", EFLAGS.AC"
+        if case.arena != PLAIN:
+            start += ", a page missing" if case.arena == HOLED else ", read-only memory"
+        return [start] + [self.step_words(&case, &case.step[i]) for i in range(case.count) if kept >> i & 1]
+
+    cdef str step_words(self, const Case *case, const Step *s):
+        cdef const uint8_t *area = self.mirror[case.arena] + s.offset
+        name = NAMES[s.op]
+        if s.what == DO_EXECUTE:
+            text = f"{name} [{s.offset:#x}]" + (" through SS" if s.stack else "") + (" non-canonical" if s.wild else "")
+            if s.insn != FXSAVE and s.insn != FXRSTOR:
+                text += f", EDX:EAX {s.mask:#x}"
+            if s.insn == XRSTOR and s.offset + HEADER_END <= ARENA_PAGES * PAGE:
+                text += (f", XSTATE_BV {load_le64(area + HEADER_OFFSET):#x}, "
+                         f"XCOMP_BV {load_le64(area + XCOMP_OFFSET):#x}")
+            return text
+        if s.what == DO_VECTOR or s.what == DO_OPMASK:
+            word = self.words + s.offset
+            return f"{name}{s.reg}, {word[:s.width if s.width else 2].hex()}"
+        if s.what == DO_XGETBV:
+            return f"XGETBV, ECX {s.mask:#x}"
+        if s.what == DO_TILE:
+            where = f"configuration {s.reg}" if s.offset == -1 else f"[{s.offset:#x}], stride {<int64_t>s.mask}"
+            return f"{name}{'' if s.offset == -1 else s.reg} {where}"
+        return name
 
     def statistics(self):
-        """(cases by (instruction, rule code or "no fault"), retried): rules are the emulated processor's."""
+        """({(instruction, rule): cases}, cases that took a fault, cases retried); rule "" where there was no fault."""
         cdef int op, rule
+        cdef uint64_t faults = 0
         found = {}
         for op in range(64):
             if self.agreed[op]:
-                found[NAMES[op], "no fault"] = self.agreed[op]
+                found[NAMES[op], ""] = found.get((NAMES[op], ""), 0) + self.agreed[op]
             for rule in range(48):
                 if self.counts[op][rule]:
-                    found[NAMES[op], rule] = self.counts[op][rule]
-        return found, self.retried
+                    key = NAMES[op], rule_code(rule)
+                    found[key] = found.get(key, 0) + self.counts[op][rule]
+                    faults += self.counts[op][rule]
+        return found, faults, self.retried

@@ -234,3 +234,16 @@ cdef void perform(Trials t, const Case *case, uint32_t kept, Side *side) noexcep
     side.xinuse_after = program.xinuse_after
     for i in range(n):
         side.result[index[i]] = steps[i].result
+
+
+cdef void warm_up(Trials t) noexcept nogil:
+    # The first use of tiles by a thread that may use them goes through the kernel: it is behind us afterwards.
+    cdef Case case
+    cdef Side side
+    if t.tiles:
+        memset(&case, 0, sizeof(case))
+        memcpy(t.prime, t.pool, t.room)
+        store_le64(t.prime + HEADER_OFFSET, t.xcr0)
+        store_le16(t.prime, 0x37F)
+        store_le32(t.prime + MXCSR_OFFSET, 0x1F80)
+        perform(t, &case, 0, &side)
