@@ -27,6 +27,7 @@ FLOATS |= {"fp8-e4m3": (1, 4, 3, True), "fp8-e5m2": (1, 5, 2, False)}
 SMALL = ("bf16", "fp8-e4m3", "fp8-e5m2")
 OWN = {"bf16": "bfloat16", "fp8-e4m3": "float8_e4m3fn", "fp8-e5m2": "float8_e5m2"}
 INTEGERS = ("int8", "uint8", "int32")
+WIDE = np.dtype(np.longdouble).itemsize > 8
 
 
 @cache
@@ -309,7 +310,7 @@ def test_fp32_keeps_every_bit_and_rounds_doubles() -> None:
         (np.zeros(16), "fp32", ValueError, "shape"),
         (np.zeros((1, 1), complex), "bf16", TypeError, "complex"),
         (np.zeros((1, 1), bool), "int8", TypeError, "bool"),
-        (np.zeros((1, 1), np.longdouble), "bf16", TypeError, "float128|longdouble"),
+        *([(np.zeros((1, 1), np.longdouble), "bf16", TypeError, "not numbers")] if WIDE else []),
         (np.array([["x"]]), "bf16", TypeError, "not numbers"),
         (np.array([[(1 << 53) + 1]]), "bf16", ValueError, "rounded twice"),
         (np.array([[-(1 << 53) - 1]]), "fp32", ValueError, "rounded twice"),
