@@ -101,6 +101,7 @@ cdef struct Cpu:
     uint64_t needs[64]      # XCR0: bits that must be set with this one
     uint64_t excludes[64]
     uint64_t opmask
+    uint64_t zero_first     # components whose initial configuration begins with eight zero bytes
     uint64_t trace, interrupts, branches, tilecfg, tiledata, scale
     Check checks[32]
     int check_count

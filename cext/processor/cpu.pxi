@@ -103,13 +103,22 @@ cdef bint holds_initial(Cpu *cpu, int i) noexcept nogil:
     return has_initial_bytes(i, component_at(cpu, i), 0, cpu.stored[i])
 
 
+cdef inline bint begins_in_use(Cpu *cpu, int i) noexcept nogil:
+    # Mostly the first bytes of a component tell already; of those that are zero at first.
+    if i == 0:
+        return load_le64(cpu.area + X87_HIGH) != 0
+    if i == 1:
+        return load_le64(cpu.area + XMM_OFFSET) != 0
+    return cpu.zero_first >> i & 1 and load_le64(component_at(cpu, i)) != 0
+
+
 cdef uint64_t by_contents(Cpu *cpu, uint64_t among) noexcept nogil:
     # Those of `among` that are not in their initial configuration.
     cdef uint64_t found = 0
     cdef uint64_t rest = among
     cdef int i = 0
     while rest:
-        if rest & 1 and not holds_initial(cpu, i):
+        if rest & 1 and (begins_in_use(cpu, i) or not holds_initial(cpu, i)):
             found |= <uint64_t>1 << i
         rest >>= 1
         i += 1

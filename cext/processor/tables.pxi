@@ -67,6 +67,8 @@ cdef int fill_tables(Cpu *cpu) except -1:
             cpu.unit[i] = cpu.stored[i]
             cpu.stored[i] = cpu.ruler.width[i]
             cpu.narrow[i] = cpu.stored[i]
+        if cpu.stored[i] >= 8 and not any(COMPONENTS[i].init_image()[:8]) and not cpu.tilecfg & bit:
+            cpu.zero_first |= bit
         cpu.load_width[i] = cpu.stored[i]
         cpu.load_narrow[i] = cpu.narrow[i]
     cpu.tilecfg &= cpu.ruler.known

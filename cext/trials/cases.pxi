@@ -205,7 +205,7 @@ cdef void draw_prime(Trials t, Draw *d, Case *case) noexcept nogil:
     store_le64(image + HEADER_OFFSET, case.prime)
 
 
-cdef void draw_header(Trials t, Draw *d, uint8_t *area) noexcept nogil:
+cdef void draw_header(Trials t, Draw *d, uint8_t *area, size_t size) noexcept nogil:
     # What a restore is to find: either format, mostly legal.
     cdef uint64_t xstate_bv, xcomp_bv
     cdef Shape shape
@@ -226,7 +226,7 @@ cdef void draw_header(Trials t, Draw *d, uint8_t *area) noexcept nogil:
         elif lay_out(&t.model.cpu.ruler, xcomp_bv, FORMAT_COMPACTED, &shape):
             return
         for i in range(2, 63):
-            if shape.mask >> i & 1:
+            if shape.mask >> i & 1 and shape.offset[i] + shape.width[i] <= size:
                 if t.tilecfg >> i & 1:
                     draw_tilecfg(d, area + shape.offset[i])
                 elif i == 9:
@@ -256,7 +256,7 @@ cdef void draw_area(Trials t, Draw *d, uint8_t *area, size_t size) noexcept nogi
     # Memory of an operand: old bytes of no meaning, and a header that a restore may like.
     memcpy(area, t.noise + 64 * below(d, 64), size)
     if size >= HEADER_END:
-        draw_header(t, d, area)
+        draw_header(t, d, area, size)
 
 
 cdef void draw_place(Trials t, Draw *d, Case *case, int which) noexcept nogil:

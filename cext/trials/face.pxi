@@ -130,8 +130,8 @@ cdef class Trials:
     def run(self, uint64_t first, uint64_t count):
         """Cases `first` to `first + count - 1`, until one disagrees, without the GIL.
 
-        Returns (cases done, number of the one that disagrees or None, its difference as `replay` gives it); that
-        one is counted as done.
+        Returns (cases done, number of the one that disagrees or None, what differs or None): ("memory", byte of the
+        arena, the emulated processor's value, this CPU's). The one that disagrees is counted as done.
         """
         cdef insn_guard guard
         cdef Case case

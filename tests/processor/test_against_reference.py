@@ -45,7 +45,8 @@ def random_area(rng: Random, name: str, allowed: int) -> bytearray:
     state = reference.random_state(rng, mask, fmt, sparse=0.3)
     xstate_bv = mask & random_mask(rng, mask)
     _, size = reference.layout(name, mask, fmt)
-    state = {n: v for n, v in state.items() if any(xstate_bv >> i & 1 for i in reference.components_of(n)) or n == "mxcsr"}
+    kept = [n for n in state if n == "mxcsr" or any(xstate_bv >> i & 1 for i in reference.components_of(n))]
+    state = {n: state[n] for n in kept}
     area = bytearray(rng.randbytes(SIZE))
     area[:size] = reference.encode(state, name, mask, fmt, xstate_bv, base=bytes(area[:size]))
     if fmt == reference.STANDARD or mask & 2:

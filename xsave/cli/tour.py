@@ -26,6 +26,7 @@ xsave tour --json
 xsave tour -v
 """
 _THREADS = 4
+_CASES = 20_000
 
 
 def parser() -> Parser:
@@ -271,10 +272,42 @@ def _another_cpu(layout: "Any") -> "Any":
     return next((model for model in models if not layout.mask & ~model.xcr0_mask), models[0])
 
 
+def conformance(tour: Tour) -> "Iterator[str]":
+    """Emulated instructions against the CPU's own, and one that faults, explained."""
+    from xsave.conformance import processor, run
+    from xsave.host import Host
+
+    report = run(_CASES)
+    yield f"{report.cases:,} random cases emulated and executed, {report.faulting:,} of them faulting"
+    for found in report.shown[:3]:
+        yield f"differs: {found.reproducer}"
+    for reason in report.reasons:
+        yield f"left out: {reason}"
+    tour.compared += report.cases
+    tour.wrong += [f"{found.what}: {found.reproducer}" for found in report.shown]
+    area = bytearray(bytes(Host.capture("XSAVE")))
+    area[530] = 1
+    fault = processor().try_xrstor(area, -1)
+    yield f"XRSTOR of this thread's area with byte 530 set: {fault}"
+    tour.check("the bad XRSTOR faults on both sides", fault is not None and _refused(area))
+
+
+def _refused(area: bytearray) -> bool:
+    from xsave.errors import HostError
+    from xsave.host import Host
+
+    try:
+        Host.read_back(area)
+    except HostError:
+        return True
+    return False
+
+
 STAGES: "tuple[tuple[str, Callable[[Tour], Iterator[str]]], ...]" = (
     ("this CPU", this_cpu),
     ("own state", own_state),
     ("kernel core", kernel_core),
     ("decoded core", decoded_core),
     ("converted", converted),
+    ("conformance", conformance),
 )
