@@ -569,3 +569,6 @@ def child_crash(state):
         child_order(_state(&shared), 1)
     finally:
         PyBuffer_Release(&shared)
+
+
+include "native/program.pxi"

@@ -10,20 +10,21 @@ import os
 import time
 
 from xsave._child import Child, expected_registers, native, registers_in
+from xsave._execution import Execution, HostFault, execute
 from xsave.components import Component, ComponentMask
 from xsave.errors import HostError, UnsupportedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-    from typing import NoReturn
+    from collections.abc import Iterable, Mapping, Sequence
+    from typing import Any, NoReturn
 
     from typing_extensions import Buffer
 
     from xsave.area import Area
     from xsave.layout import Layout
 
-__all__ = ["Child", "Host", "LiveThread", "expected_registers", "live_threads"]
+__all__ = ["Child", "Execution", "Host", "HostFault", "LiveThread", "expected_registers", "live_threads"]
 
 _GET_SUPPORTED, _GET_PERMITTED, _REQUEST = 0x1021, 0x1022, 0x1023
 _SEIZE, _INTERRUPT, _DETACH = 0x4206, 0x4207, 17
@@ -85,6 +86,66 @@ class Host:
         """
         file = native().xrstor_reads(image, mask)
         return registers_in(file, Host.xcr0, Host.amx_permission())
+
+    @staticmethod
+    def execute(
+        instruction: str,
+        area: "Buffer | None" = None,
+        mask: int = -1,
+        *,
+        state: "Mapping[str, int | Buffer] | Buffer | None" = None,
+        before: "Iterable[Sequence[Any]]" = (),
+        rexw: bool = True,
+        segment: str = "ds",
+        align_check: bool = False,
+        tile: int = 0,
+        stride: int = 64,
+        offset: int = 0,
+        edge: bool = False,
+        hole: "int | None" = None,
+        read_only: bool = False,
+        address: "int | None" = None,
+    ) -> Execution:
+        """Executes one real instruction on this CPU, its fault caught, and says what it did; this thread keeps its own
+        state. XSAVE XSAVEOPT XSAVEC XSAVES XRSTOR XRSTORS FXSAVE FXRSTOR XGETBV VZEROUPPER VZEROALL FNINIT FNOP EMMS
+        LDTILECFG STTILECFG TILELOADD TILELOADDT1 TILESTORED TILEZERO TILERELEASE; one that this CPU lacks is a #UD.
+
+        `area`: the bytes at the operand, copied into memory of its own (default: zeros, as many as the instruction may
+        reach); beyond them lie zeros. `mask`: EDX:EAX, or ECX of XGETBV. `tile`, `stride`: of the tile instructions.
+        `state`: the registers before, a dict in `decode`'s names, an `Area` or a standard image of XCR0 (default:
+        initial values), loaded with XRSTOR. `before`: instructions between that and the one in question, each a tuple:
+        ("XRSTOR", mask, rexw) and its like on the same area, ("VZEROUPPER",) and its like, ("LDMXCSR", value),
+        ("FLDCW", value), ("FNSTCW",), ("LDTILECFG", 64 bytes), ("TILEZERO", tile), or a register and its value as one
+        instruction writes it: ("xmm3", value) by legacy SSE, with "vex" behind it by VEX, ymm and zmm by VEX and EVEX,
+        ("k1", value) by KMOVW, ("st0", value) by FLD.
+
+        The place: `offset` bytes after a 64-byte boundary; `edge`: the area ends where a page is missing; `hole`: the
+        page that begins so many bytes after the operand is missing; `read_only`; `segment` "ss"; or `address`, a
+        linear address of the caller's choice and nobody's memory (not canonical, not mapped), without `area`.
+        `align_check`: with EFLAGS.AC.
+
+        Tiles as data need the process's permission (`request_amx`, in a child if it is to end); without it the
+        instructions that need it are #NM. Raises: `HostError` where an instruction before it faults or the state cannot
+        be loaded, `UnsupportedError` without XSAVE or in a portable build, `ValueError` [SDM1 13.7-13.13, SDM2].
+        """
+        return execute(
+            Host.layout(),
+            instruction,
+            area,
+            mask,
+            state,
+            before,
+            rexw=rexw,
+            segment=segment,
+            align_check=align_check,
+            tile=tile,
+            stride=stride,
+            offset=offset,
+            edge=edge,
+            hole=hole,
+            read_only=read_only,
+            address=address,
+        )
 
     @staticmethod
     def supported_components() -> ComponentMask:

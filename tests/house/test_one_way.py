@@ -12,7 +12,8 @@ from tests.house.sources import COMPILED, PACKAGE, files, shown
 # A module may import what stands before it, and its own room (a folder, or a private kernel's Python side).
 ORDER = (
     *("errors", "components", "registers", "data", "enumeration", "cpuid", "models", "layout", "codec", "area"),
-    *("tiles", "memory", "processor", "_child", "host", "images", "audit", "pool", "switching", "report", "fleet"),
+    *("tiles", "memory", "processor", "_child", "_execution", "host", "images", "audit", "pool"),
+    *("switching", "report", "fleet"),
     *("conformance", "doctor", "plugins", "cli"),
 )
 RANK = {room: rank for rank, room in enumerate(ORDER)}
