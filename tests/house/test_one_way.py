@@ -21,7 +21,7 @@ RANK = {room: rank for rank, room in enumerate(ORDER)}
 # Private kernels: the rooms that may import them. `records` and `events` import `errors` only.
 KERNELS = {
     "_records": {"images"},
-    "_native": {"_child", "host", "models", "_trials"},
+    "_native": {"_child", "_execution", "host", "models", "_trials"},
     "_explorer": {"audit"},
     "_events": {"switching"},
     "_simulator": {"switching"},
