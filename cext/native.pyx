@@ -1,9 +1,9 @@
 """This CPU's own instructions and this kernel's own calls, for `xsave.host` and `xsave.models`. x86-64 only.
 
 Upper half: declarations and one function without the interpreter, which takes N register states through the CPU.
-Lower half: CPUID and XGETBV; `capture`, `roundtrip`, `xrstor_reads` (the XSAVE family on this thread); the system
-calls behind `xsave.host`. The module knows instructions, masks and sizes; what a component or a register is called
-is its callers' business.
+Lower half: CPUID and XGETBV; `capture`, `roundtrip`, `xrstor_reads` (the XSAVE family on this thread); `run_steps`
+(single instructions); the system calls behind `xsave.host`. The module knows instructions, masks and sizes; what a
+component or a register is called is its callers' business.
 """
 
 cimport cython

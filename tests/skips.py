@@ -34,6 +34,8 @@ PORTABLE = Reason("build: the portable build has no x86 code")
 NOT_LINUX = Reason("kernel: not Linux")
 NO_CORE = Reason("kernel: writes no core file here")
 NO_PTRACE = Reason("kernel: refuses ptrace")
+OTHER_XCR0 = Reason("cpu: XCR0 is not that of the recorded cases")
+HAS_AMX = Reason("cpu: has AMX")
 NO_AMX_PERMISSION = Reason("kernel: does not grant AMX tiles")
 NO_KVM = Reason("kernel: /dev/kvm cannot be opened")
 NO_SHADOW_STACK = Reason("kernel: grants no shadow stack")
@@ -42,7 +44,7 @@ NO_PEAK = Reason("kernel: no VmHWM in /proc/self/status")
 SANITIZED = Reason("build: sanitizers are loaded, which need memory of their own")
 
 # Flags of /proc/cpuinfo and commands that tests may ask for.
-CPU_FLAGS = "xsave xsaveopt xsavec xgetbv1 xsaves avx avx2 avx512f avx512bw ospke amx_tile".split()
+CPU_FLAGS = "xsave xsaveopt xsavec xgetbv1 xsaves avx avx2 avx512f avx512bw ospke amx_tile xsaveerptr".split()
 TOOLS = "cpuid gdb readelf eu-readelf xxd hexdump od gzip xz zstd lz4 gcc git make".split()
 MODULES = ("backports.zstd", "lz4", "jsonschema", "ml_dtypes")
 
