@@ -18,6 +18,7 @@ from reference import (
     LEGACY_SIZE,
     MXCSR_INIT,
     STANDARD,
+    Cpu,
     Values,
     as_bytes,
     as_int,
@@ -42,7 +43,6 @@ from reference import (
     tilecfg_is_legal,
     u64,
 )
-from reference_insn import Cpu
 
 from tests import skips
 from tests.paths import DATA
@@ -308,12 +308,8 @@ def test_register_names() -> None:
     ]
     assert registers(4, COMPACTED) == [f"ymm{n}" for n in range(16)]
     assert registers(4, STANDARD)[:2] == ["mxcsr", "mxcsr_mask"]
-    assert [n for n in registers(0x84, COMPACTED) if n[:3] == "zmm"] == [
-        f"zmm{n}" for n in range(16, 32)
-    ]
-    assert [n for n in registers(0xE7, COMPACTED) if n[1:3] == "mm"] == [
-        f"zmm{n}" for n in range(32)
-    ]
+    assert [n for n in registers(0x84, COMPACTED) if n[:3] == "zmm"] == [f"zmm{n}" for n in range(16, 32)]
+    assert [n for n in registers(0xE7, COMPACTED) if n[1:3] == "mm"] == [f"zmm{n}" for n in range(32)]
     assert registers(1 << 14, COMPACTED)[0] == "uif"
     assert len(registers(1 << 15, COMPACTED)) == 5 + 3 * 32
 
@@ -423,9 +419,7 @@ def test_where_the_bytes_are() -> None:
     assert area[1408 + 64 : 1408 + 128] == ramp
     assert area[840] == 7
     assert area[2432] == 9
-    area = encode(
-        {"uif": 1, "IA32_UINTR_MISC": 0x21_0000_0003}, "SapphireRapids", 0x4003, COMPACTED
-    )
+    area = encode({"uif": 1, "IA32_UINTR_MISC": 0x21_0000_0003}, "SapphireRapids", 0x4003, COMPACTED)
     assert u64(area, 576 + 16) == BIT63 | 0x21_0000_0003
 
 
@@ -482,9 +476,7 @@ def test_sign_extension() -> None:
 # --- the instructions ---------------------------------------------------------------------------
 
 
-def _dense(
-    cpu: str, *, mode64: bool = True, cpl: int = 0, atomic_faults: bool | None = None
-) -> Cpu:
+def _dense(cpu: str, *, mode64: bool = True, cpl: int = 0, atomic_faults: bool | None = None) -> Cpu:
     """A CPU with no register in its initial configuration."""
     mask = CPUS[cpu]["xcr0"] | CPUS[cpu]["xss"]
     rng = Random(f"dense {cpu}")
@@ -629,16 +621,12 @@ def test_reserved_mxcsr_bits_fault_exactly_if_loaded(cpu: str, bad: int) -> None
                 assert fault == (("#GP", "mxcsr-reserved", 24) if loaded else None)
                 if fault:
                     assert processor.registers == before
-    area = bytearray(
-        encode({"mxcsr": 0x20000}, "Zen5-guest", 2, STANDARD)
-    )  # bit 17 is legal on AMD
+    area = bytearray(encode({"mxcsr": 0x20000}, "Zen5-guest", 2, STANDARD))  # bit 17 is legal on AMD
     assert Cpu("Zen5-guest").xrstor(area, 2) is None
 
 
 def test_intel_compacted_mxcsr_fault_is_not_atomic() -> None:
-    area = encode(
-        {"xmm0": b"x" * 16, "k1": 5, "mxcsr": 1 << 20}, "Intel-AMX-guest", 0xE7, COMPACTED
-    )
+    area = encode({"xmm0": b"x" * 16, "k1": 5, "mxcsr": 1 << 20}, "Intel-AMX-guest", 0xE7, COMPACTED)
     cpu = Cpu("Intel-AMX-guest", {"zmm20": b"z" * 64, "k1": 9, "zmm0": b"y" * 64}, xinuse=0xE7)
     assert cpu.xrstor(area, ALL) == ("#GP", "mxcsr-reserved", 24)
     assert cpu.registers["zmm0"] == b"x" * 16 + bytes(48)
@@ -787,16 +775,12 @@ def test_xfd() -> None:
     assert cpu.registers["tmm0"] == b"t" * 1024
 
 
-@pytest.mark.parametrize(
-    "image", [b"\1\2\3".ljust(64, b"\0"), b"\2".ljust(64, b"\0"), b"\0\1".ljust(64, b"\0")]
-)
+@pytest.mark.parametrize("image", [b"\1\2\3".ljust(64, b"\0"), b"\2".ljust(64, b"\0"), b"\0\1".ljust(64, b"\0")])
 def test_illegal_tilecfg_becomes_initial(image: bytes) -> None:
     for fmt in (STANDARD, COMPACTED):
         cpu = _dense("SapphireRapids")
         tiles = cpu.registers["tmm5"]
-        assert (
-            cpu.xrstor(encode({"tilecfg": image}, "SapphireRapids", 0x602E7, fmt), 1 << 17) is None
-        )
+        assert cpu.xrstor(encode({"tilecfg": image}, "SapphireRapids", 0x602E7, fmt), 1 << 17) is None
         assert cpu.registers["tilecfg"] == bytes(64)
         assert cpu.registers["tmm5"] == tiles
         assert not cpu.xinuse & 1 << 17

@@ -78,7 +78,7 @@ def _fault_partial(case: Case, expected: Expected, got: Outcome) -> Expected | N
     (6.1); a bad MXCSR in the compacted format comes after all initialisations and the loads of x87 and XMM, which no
     line has. (Intel could show XINUSE[1:0] after no fault.)"""
     if _bad_mxcsr_compacted(case, expected.outcome):
-        if got.registers != expected.outcome.registers and case.intel != "same":
+        if case.intel != "same" and any(got.registers.get(n) != v for n, v in expected.outcome.registers.items()):
             return expected.but("fault_partial", "registers", "xinuse")
         return expected.but("fault_partial", "xinuse") if got.xinuse != expected.outcome.xinuse else None
     if case.intel == "same" or "compact_touch" in case.suspect or "fault_partial" not in case.suspect:
