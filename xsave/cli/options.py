@@ -37,6 +37,7 @@ class Parser(argparse.ArgumentParser):
         self.verb = verb
         self.examples = examples.strip().splitlines()
         self.common: "list[argparse.Action]" = []
+        self.brief: "list[tuple[str, list[argparse.Action]]]" = []
 
     def error(self, message: str) -> "NoReturn":
         unknown = message.partition("unrecognized arguments: ")[2].split()
@@ -53,22 +54,27 @@ class Parser(argparse.ArgumentParser):
         return self.format_help().partition("\n")[0] + "\n"
 
     def format_help(self) -> str:
-        """The help on one screen: a line an option, those that every verb has in two lines, three examples."""
+        """The help on one screen: a line an option, those of `brief` and those that every verb has in rows, three
+        examples."""
         positional = " ".join(_word(action) for action in self._actions if not action.option_strings)
         lines = [f"usage: {self.prog} {positional + ' ' if positional else ''}[options]", str(self.description), ""]
+        groups = [*self.brief, ("common", self.common)]
+        short = [action for _, actions in groups for action in actions]
         for action in self._actions:
-            if action not in self.common:
+            if action not in short:
                 name = ", ".join(action.option_strings) or (action.metavar or action.dest)
                 value = f" {_value(action)}" if action.option_strings and action.nargs != 0 else ""
                 lines.append(f"  {name}{value}".ljust(22) + f" {action.help}")
-        forms = [f"{a.option_strings[0]}{f' {_value(a)}' if a.nargs != 0 else ''}" for a in self.common]
-        line = "  common:"
-        for word in forms:
-            if len(line) + 1 + len(word) > 79:
-                lines.append(line)
-                line = "         "
-            line += f" {word}"
-        return "\n".join([*lines, line, "", "examples:", *(f"  {each}" for each in self.examples)]) + "\n"
+        for label, actions in groups:
+            line = f"  {label}:"
+            for action in actions:
+                word = action.option_strings[0] + (f" {_value(action)}" if action.nargs != 0 else "")
+                if len(line) + 1 + len(word) > 79:
+                    lines.append(line)
+                    line = " " * (len(label) + 3)
+                line += f" {word}"
+            lines.append(line)
+        return "\n".join([*lines, "", "examples:", *(f"  {each}" for each in self.examples)]) + "\n"
 
 
 def _value(action: argparse.Action) -> str:
