@@ -4,7 +4,7 @@ _xsave() {
     local words verb=${COMP_WORDS[1]}
     COMPREPLY=()
     if [ $COMP_CWORD = 1 ]; then
-        COMPREPLY=($(compgen -W 'decode layout convert diff validate live tour --version --help' -- "$word") $(compgen -f -- "$word"))
+        COMPREPLY=($(compgen -W 'decode layout convert diff validate run conformance live tour --version --help' -- "$word") $(compgen -f -- "$word"))
         return
     fi
     case $verb,$before in
@@ -41,8 +41,39 @@ _xsave() {
     validate,--xcr0) return ;;
     validate,--xss) return ;;
     validate,--thread) return ;;
+    validate,--instruction) COMPREPLY=($(compgen -W 'XRSTOR XRSTORS FXRSTOR LDTILECFG' -- "$word")); return ;;
+    validate,--ioctl) COMPREPLY=($(compgen -W 'KVM_SET_XSAVE' -- "$word")); return ;;
+    validate,--xfd) return ;;
+    validate,--mask) return ;;
+    validate,--cpl) COMPREPLY=($(compgen -W '0 1 2 3' -- "$word")); return ;;
+    validate,--mode) COMPREPLY=($(compgen -W '64 32' -- "$word")); return ;;
+    validate,--address) return ;;
     validate,-o) COMPREPLY=($(compgen -f -- "$word")); return ;;
     validate,--color) COMPREPLY=($(compgen -W 'auto always never' -- "$word")); return ;;
+    run,--cpu) COMPREPLY=($(compgen -W "$(xsave layout --list 2>/dev/null | awk 'NR > 1 { print $1 }') host" -- "$word") $(compgen -f -- "$word")); return ;;
+    run,--state) COMPREPLY=($(compgen -f -- "$word")); return ;;
+    run,--xcr0) return ;;
+    run,--xss) return ;;
+    run,--xfd) return ;;
+    run,--mask) return ;;
+    run,--cpl) COMPREPLY=($(compgen -W '0 1 2 3' -- "$word")); return ;;
+    run,--mode) COMPREPLY=($(compgen -W '64 32' -- "$word")); return ;;
+    run,--address) return ;;
+    run,--seed) return ;;
+    run,--thread) return ;;
+    run,--index) return ;;
+    run,--value) return ;;
+    run,--tile) COMPREPLY=($(compgen -W '0 1 2 3 4 5 6 7' -- "$word")); return ;;
+    run,--stride) return ;;
+    run,--color) COMPREPLY=($(compgen -W 'auto always never' -- "$word")); return ;;
+    run,-o) COMPREPLY=($(compgen -f -- "$word")); return ;;
+    conformance,--cases) return ;;
+    conformance,--seed) return ;;
+    conformance,--case) return ;;
+    conformance,--steps) return ;;
+    conformance,--narrow) return ;;
+    conformance,-o) COMPREPLY=($(compgen -f -- "$word")); return ;;
+    conformance,--color) COMPREPLY=($(compgen -W 'auto always never' -- "$word")); return ;;
     live,--reg) return ;;
     live,--component) return ;;
     live,--thread) return ;;
@@ -57,7 +88,9 @@ _xsave() {
     layout) words='--vs --mask --format --supervisor --list --emit --json -o -h --help --color --ascii --provenance -q -v --debug' ;;
     convert) words='--to --to-cpu --mask --cpu --thread --lost --hex --raw --json -o -h --help --color --ascii --provenance -q -v --debug' ;;
     diff) words='--reg --component --thread -t --cpu --vs-cpu --json -o -h --help --color --ascii --provenance -q -v --debug' ;;
-    validate) words='--cpu --xcr0 --xss --thread --json -o -h --help --color --ascii --provenance -q -v --debug' ;;
+    validate) words='--cpu --xcr0 --xss --thread --instruction --ioctl --ptrace --xfd --mask --cpl --mode --address --json -o -h --help --color --ascii --provenance -q -v --debug' ;;
+    run) words='--cpu --state --host --both --xcr0 --xss --xfd --mask --cpl --mode --address --ac --ts --seed --thread --no-rexw --index --value --tile --stride --json -h --help --color --ascii --provenance -q -v --debug -o' ;;
+    conformance) words='--cases --seed --case --steps --narrow --tiles --json -o -h --help --color --ascii --provenance -q -v --debug' ;;
     live) words='--reg --component --thread -t --all --json --ndjson --csv -o -h --help --color --ascii --provenance -q -v --debug' ;;
     tour) words='--json -o -h --help --color --ascii --provenance -q -v --debug' ;;
     *) words= ;;

@@ -32,6 +32,11 @@ COMMANDS = {
     "layout-vs": "xsave layout EPYC-Genoa --vs SapphireRapids",
     "diff": "xsave diff area.bin changed.bin",
     "validate": "xsave validate broken.bin --cpu SapphireRapids",
+    "validate-exact": "xsave validate broken.bin --cpu SapphireRapids --xcr0 0x2e7 --instruction XRSTOR",
+    "validate-ptrace": "xsave validate broken.bin --cpu SapphireRapids --ptrace",
+    "run-fault": "xsave run XRSTOR broken.bin --cpu SapphireRapids --xcr0 0x2e7",
+    "run-save": "xsave run XSAVEC --cpu EPYC-Genoa --state area.bin --mask 'SSE|avx|pkru'",
+    "run-restore": "xsave run XRSTOR area.bin --cpu Icelake-Client --mask 'x87|SSE|opmask'",
     "help": "xsave -h",
     "help-decode": "xsave decode -h",
 }
