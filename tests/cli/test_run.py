@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from tests import skips
 from tests.cli import screens
 from tests.cli.areas import area, values
 from tests.cli.test_decode import valid
-from xsave import COMPACTED, CpuModel, Layout, decode, encode
+from xsave import COMPACTED, STANDARD, Area, ComponentMask, CpuModel, Layout, Memory, Processor, decode, encode
 
 Cli = Callable[..., Any]
 SPR = ("--cpu", "SapphireRapids")
@@ -91,8 +92,6 @@ def test_what_was_there_before_is_no_matter(cli: Cli, folder: Path) -> None:
 
 
 def decode_of(data: bytes, mask: int) -> "dict[str, Any]":
-    from xsave import STANDARD, Area
-
     return decode(Area(data, Layout(CpuModel.named("SapphireRapids"), mask, STANDARD)))
 
 
@@ -388,7 +387,6 @@ def test_this_cpu_alone(cli: Cli, tmp_path: Path) -> None:
 def test_a_difference_is_seen(cli: Cli, monkeypatch: pytest.MonkeyPatch, spoiled: str) -> None:
     skips.needs_cpu("xgetbv1")
     from xsave.cli import silicon
-    from xsave.components import ComponentMask
     from xsave.errors import Fault
 
     honest = silicon.executed
@@ -429,6 +427,73 @@ def test_what_a_process_cannot_have(cli: Cli) -> None:
         assert result.code == 2 and "no process can change it" in result.err
         assert cli("run", "XSETBV", "--value", "7", how).code == 2
         assert cli("run", "TILELOADD", "--stride", "-64", how).code == 2
+
+
+class Elsewhere:
+    """`Host` as it would be on an Intel CPU with AMX and without the permission for tiles; the CPU is emulated."""
+
+    xcr0 = ComponentMask(0x600E7)
+
+    @staticmethod
+    def amx_permission() -> bool:
+        return False
+
+    @staticmethod
+    def capture() -> Area:
+        mask = int(Elsewhere.xcr0)
+        layout = Layout(CpuModel.named("SapphireRapids"), mask, STANDARD)
+        state = {name: value for name, value in values(0xE7).items() if not name.startswith("st")}
+        return Area(bytearray(encode(state, layout)), layout)
+
+    @staticmethod
+    def execute(insn: str, area: "bytes | None", mask: int, **more: Any) -> Any:
+        cpu = Processor(
+            CpuModel.named("SapphireRapids"), xcr0=int(Elsewhere.xcr0), ia32_xfd=1 << 18, ac=more["align_check"]
+        )
+        cpu.xrstor(more["state"], -1)
+        before = cpu.xgetbv(1)
+        memory, data, at = Memory(), bytearray(area or b""), 0x20000 + more.get("offset", 0)
+        if data:
+            memory.map(at, data)
+        name = f"try_{insn.lower()}"
+        if insn in ("TILEZERO", "TILERELEASE"):
+            fault = getattr(cpu, name)(*([more["tile"]] if insn == "TILEZERO" else []))
+        elif insn.startswith("TILE"):
+            fault = getattr(cpu, name)(more["tile"], memory, more["stride"], at)
+        elif "TILECFG" in insn:
+            fault = getattr(cpu, name)(memory, at)
+        else:
+            fault = getattr(cpu, name)(memory, mask, at, more["rexw"])
+        held = {key: value for key, value in cpu.registers().items() if not key.startswith("IA32_")}
+        return SimpleNamespace(
+            fault=fault, memory=bytes(data), registers=held, value=None,
+            xinuse_before=ComponentMask(before), xinuse_after=ComponentMask(cpu.xgetbv(1)),
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "insn", "XSAVE XSAVEC XSAVEOPT XRSTOR LDTILECFG STTILECFG TILELOADD TILELOADDT1 TILEZERO".split()
+)
+def test_on_a_cpu_with_tiles(cli: Cli, folder: Path, monkeypatch: pytest.MonkeyPatch, insn: str) -> None:
+    """The way through the command where the process may not use TILEDATA."""
+    from xsave import host
+
+    monkeypatch.setattr(CpuModel, "host", staticmethod(lambda: CpuModel.named("SapphireRapids")))
+    monkeypatch.setattr(host, "Host", Elsewhere)
+    for more in ((), ("--seed", "1"), ("--seed", "4")):
+        result = cli("run", insn, "--both", *more, "--json")
+        document = valid(json.loads(result.out), "run")
+        assert result.code == 0 and document["agree"] and document["xfd"]["mask"] == "0x40000"
+    state = json.dumps({"tilecfg": CONFIG.hex()})
+    document = json.loads(cli("run", insn, "--both", "--state", state, "--json").out)
+    fault = document["runs"][0]["fault"]
+    assert (fault and fault["vector"]) == ("#NM" if insn in ("TILELOADD", "TILELOADDT1", "TILEZERO") else None)
+    refused = cli("run", insn, "--both", "--state", json.dumps({"tmm0": "01" * 1024}))
+    assert refused.code == 3 and "permission" in refused.err and "TILEDATA" in refused.err
+    (folder / "whole").write_bytes(bytes(area("SapphireRapids", 0x60007)))
+    if insn == "XRSTOR":
+        document = json.loads(cli("run", insn, folder / "whole", "--both", "--json").out)
+        assert document["agree"] and document["runs"][1]["fault"]["vector"] == "#NM"
 
 
 def test_without_this_cpu(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

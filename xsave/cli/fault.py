@@ -21,7 +21,7 @@ def title(vector: str, error_code: int) -> str:
 
 def place(offset: int, instruction: str) -> str:
     """What an area holds at a byte of its header or at MXCSR, or the empty string."""
-    if instruction in ("LDTILECFG", "STTILECFG", "TILELOADD", "TILESTORED"):
+    if "TILE" in instruction:
         return ""
     if 24 <= offset < 28:
         return "MXCSR"

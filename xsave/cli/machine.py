@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 SAVES = ("XSAVE", "XSAVEOPT", "XSAVEC", "XSAVES")
 RESTORES = ("XRSTOR", "XRSTORS")
 LEGACY = ("FXSAVE", "FXRSTOR")
-TILES = ("LDTILECFG", "STTILECFG", "TILELOADD", "TILESTORED", "TILEZERO", "TILERELEASE")
+TILE_ROWS = ("TILELOADD", "TILELOADDT1", "TILESTORED")
+TILES = ("LDTILECFG", "STTILECFG", *TILE_ROWS, "TILEZERO", "TILERELEASE")
 CONTROL = ("XGETBV", "XSETBV")
 INSTRUCTIONS = (*SAVES, *RESTORES, *LEGACY, *CONTROL, *TILES)
 # Without a memory operand; and those whose operand is not an XSAVE area, by its size (tile rows: 16 of 64 bytes).
@@ -43,7 +44,7 @@ class Machine:
 
     def __init__(self, options: "argparse.Namespace", instruction: str, model: "CpuModel | None" = None) -> None:
         self.instruction, self.rexw = named(instruction)
-        self.host = model is None and options.cpu in (None, "host")
+        self.host = options.cpu == "host" or (model is None and options.cpu is None)
         try:
             self.model: "CpuModel" = model if model is not None else cpu(options.cpu or "host")
         except (UnsupportedError, HostError) as error:
@@ -119,7 +120,7 @@ class Machine:
 
         if self.instruction in NO_MEMORY:
             return 0
-        if self.instruction in ("TILELOADD", "TILESTORED"):
+        if self.instruction in TILE_ROWS:
             return (_ROWS - 1) * abs(self.stride) + _ROW
         if self.instruction in _SIZES:
             return _SIZES[self.instruction]
@@ -142,7 +143,7 @@ class Machine:
             return method(), None
         if insn == "TILEZERO":
             return method(self.tile), None
-        if insn in ("TILELOADD", "TILESTORED"):
+        if insn in TILE_ROWS:
             return method(self.tile, memory, self.stride, self.address), None
         if insn in ("LDTILECFG", "STTILECFG"):
             return method(memory, self.address), None

@@ -42,8 +42,11 @@ class Outcome:
     @property
     def changed(self) -> "dict[str, tuple[Any, Any]]":
         """Registers that changed: (before, after)."""
+        before = self.before
         return {
-            name: (self.before[name], value) for name, value in self.after.items() if self.before.get(name) != value
+            name: (before[name], value)
+            for name, value in self.after.items()
+            if name in before and before[name] != value
         }
 
 

@@ -347,7 +347,7 @@ def _json(out: Output, shown: _Shown) -> None:
         "size": len(shown.data),
         "state": shown.origin,
     }
-    runs = (_record(shown, outcome) for outcome in shown.outcomes)
+    runs = [_record(shown, outcome) for outcome in shown.outcomes]
     tail: "list[tuple[str, object]]" = [("agree", not shown.differ if options.both else None)]
     for piece in documents.stream(head, [("runs", runs), ("differences", shown.differ)], tail):
         out.write(piece)

@@ -63,13 +63,21 @@ def room(machine: Machine, data: bytes) -> "tuple[bytes, int]":
 
 
 def image_of(machine: Machine, values: "Values | None") -> bytes:
-    """The registers as the standard area of XCR0 that both processors load. Raises: `CommandError`."""
+    """The registers as the standard area of XCR0 that both processors load: components whose values are the initial
+    ones are not in use. Raises: `CommandError` where they cannot be loaded."""
     from xsave.codec import encode
     from xsave.layout import STANDARD, Layout
 
     held = {name: value for name, value in (values or {}).items() if name != "mxcsr_mask"}
+    in_use = int(machine.processor(held).xinuse & machine.xcr0)
+    if in_use & machine.xfd:
+        raise CommandError(
+            f"a process cannot have {ComponentMask(in_use & machine.xfd)} in use without the kernel's permission",
+            NO_INPUT,
+            hint="emulate, without --host and --both",
+        )
     try:
-        return bytes(encode(held, Layout(machine.model, int(machine.xcr0), STANDARD)))
+        return bytes(encode(held, Layout(machine.model, int(machine.xcr0), STANDARD), xstate_bv=in_use))
     except (KeyError, ValueError) as error:
         raise CommandError(str(error.args[0]), NO_INPUT, hint="--state takes registers of this CPU") from None
 
