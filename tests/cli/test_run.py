@@ -246,6 +246,28 @@ def test_tiles(cli: Cli, folder: Path) -> None:
     assert short["fault"]["vector"] == "#PF" and short["fault"]["offset"] == 40
 
 
+def test_place_of_a_byte(cli: Cli) -> None:
+    """Byte 24 is MXCSR in an area, and the columns of a tile in a configuration."""
+    wide = CONFIG[:24] + b"\x41" + CONFIG[25:]
+    result = cli("run", "LDTILECFG", "-", *SPR, stdin=wide)
+    assert result.code == 1 and "  byte    24 (0x18)\n" in result.out
+    bad = bytes(24) + b"\0\0\1\0" + bytes(484)
+    assert "  byte    26 (0x1a), MXCSR\n" in cli("run", "FXRSTOR", "-", *SPR, stdin=bad).out
+
+
+def test_pieces_cover_what_they_are_given(cli: Cli) -> None:
+    from xsave.cli.machine import Machine
+    from xsave.cli.main import load
+    from xsave.cli.outcome import pieces
+
+    machine = Machine(load("run").parser().parse_args(["XSAVE", *SPR]), "XSAVE")
+    found = pieces(machine, b"", [(400, 600), (1000, 1100)])
+    assert found == [
+        ("SSE", 400, 416), ("", 416, 512), ("XSTATE_BV", 512, 520), ("XCOMP_BV", 520, 528), ("reserved", 528, 576),
+        ("AVX", 576, 600), ("", 1000, 1088), ("opmask", 1088, 1100),
+    ]  # fmt: skip
+
+
 def test_control_registers(cli: Cli) -> None:
     assert run(cli, "XGETBV", *SPR)["result"] == "0x602e7"
     state = ("--state", '{"mxcsr": 8096, "k3": 1}')
@@ -360,12 +382,30 @@ def test_both_agree_on_bad_areas(cli: Cli, tmp_path: Path, at: int | None, form:
     if at is not None:
         data[at] ^= 0x81
     saved.write_bytes(data)
-    for more in ((), ("--address", "64"), ("--address", "0x10004"), ("--mask", "x87|AVX"), ("--ac",)):
+    for more in ((), ("--address", "64"), ("--address", "0x10004"), ("--mask", "x87|AVX"), ("--ac",),
+                 ("--address", "0x800000000000")):  # fmt: skip
         result = cli("run", "XRSTOR", saved, "--both", "--seed", "6", *more)
         assert result.code == 0 and "identical: " in result.out, result.out
     saved.write_bytes(data[:576])
     result = cli("run", "XRSTOR", saved, "--both")
     assert result.code == 0, result.out
+
+
+def test_settings_reach_this_cpu(cli: Cli) -> None:
+    """EFLAGS.AC, and the form without REX.W, whose x87 pointers are a selector and 32 bits."""
+    skips.needs_native()
+    for at in ("0x10002", "0x10004", "0x10008"):
+        result = cli("run", "FXSAVE", "--both", "--ac", "--address", at, "--json")
+        assert result.code == 0 and json.loads(result.out)["runs"][1]["fault"]["vector"] in ("#AC", "#GP")
+    assert "#AC" in cli("run", "FXSAVE", "--both", "--ac", "--address", "0x10001").out
+    state = json.dumps({"fcw": 0x37E, "fsw": 0x8081, "fip": 0x123456789ABC, "fdp": 0x1122334455, "fop": 0x123})
+    images = []
+    for form in ((), ("--no-rexw",)):
+        result = cli("run", "XSAVE", "--both", "--state", state, *form, "--json")
+        document = json.loads(result.out)
+        assert result.code == 0 and document["rexw"] == (not form)
+        images.append(document["runs"][1]["area"][: 2 * 24])
+    assert images[0] != images[1]
 
 
 def test_this_cpu_alone(cli: Cli, tmp_path: Path) -> None:
@@ -381,6 +421,28 @@ def test_this_cpu_alone(cli: Cli, tmp_path: Path) -> None:
     assert "#GP(0)" in cli("run", "XRSTOR", path, "--host").out
     both = cli("run", "XRSTOR", path, "--both")
     assert both.code == 0 and "rule    H-" in both.out and "identical: fault" in both.out
+
+
+@pytest.mark.parametrize("bit", [0, 1, 2, 7])
+def test_every_bit_of_xinuse_is_compared(bit: int) -> None:
+    """But for those that a signal frame spoils after a fault."""
+    from xsave.cli.machine import Machine
+    from xsave.cli.main import load
+    from xsave.cli.outcome import Outcome, differences
+    from xsave.errors import Fault
+
+    def outcome(place: str, xinuse: int, fault: Any) -> Outcome:
+        made = Outcome(place)
+        made.xinuse_after, made.fault = ComponentMask(xinuse), fault
+        return made
+
+    fault = Fault("#GP", "", rule="", section="")
+    for name, seen in (("EPYC-Turin", bit > 1), ("SapphireRapids", False)):
+        options = load("run").parser().parse_args(["XSAVE", "--cpu", name])
+        machine = Machine(options, "XSAVE")
+        assert len(differences(machine, outcome("emulated", 0, None), outcome("host", 1 << bit, None))) == 1
+        found = differences(machine, outcome("emulated", 0, fault), outcome("host", 1 << bit, fault))
+        assert bool(found) == seen
 
 
 @pytest.mark.parametrize("spoiled", ["memory", "registers", "fault", "XINUSE", "result"])
@@ -480,7 +542,7 @@ def test_on_a_cpu_with_tiles(cli: Cli, folder: Path, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(CpuModel, "host", staticmethod(lambda: CpuModel.named("SapphireRapids")))
     monkeypatch.setattr(host, "Host", Elsewhere)
-    for more in ((), ("--seed", "1"), ("--seed", "4")):
+    for more in ((), *(("--seed", str(seed)) for seed in range(6))):
         result = cli("run", insn, "--both", *more, "--json")
         document = valid(json.loads(result.out), "run")
         assert result.code == 0 and document["agree"] and document["xfd"]["mask"] == "0x40000"

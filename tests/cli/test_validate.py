@@ -184,6 +184,9 @@ def test_ends_before_the_instruction_does(cli: Cli, tmp_path: Path) -> None:
     assert [each["fatal"] for each in one["findings"]] == [True, False]
     assert one["findings"][1]["offset"] == 2688 and "does not fault" in one["findings"][1]["message"]
     assert exact(cli, path, *SPR, "--instruction", "XRSTOR", "--mask", "0xe7")["valid"]
+    assert [
+        each["rule"] for each in exact(cli, path, *SPR, "--instruction", "XRSTOR", "--address", "4")["findings"]
+    ] == ["ALIGN"]
     data = bytearray(path.read_bytes())
     data[530] = 1
     path.write_bytes(data)
@@ -212,6 +215,7 @@ def test_other_instructions_and_settings(cli: Cli, tmp_path: Path) -> None:
     path.write_bytes(whole)
     one = exact(cli, path, *words)
     assert [(each["rule"], each["offset"], each["fatal"]) for each in one["findings"]] == [("T-RESERVED", 2755, False)]
+    assert exact(cli, path, *words, "--mask", "0x2e7")["findings"] == []
     path.write_bytes(whole[2752:2816])
     one = exact(cli, path, *SPR, "--instruction", "LDTILECFG")
     assert one["format"] == "tile configuration" and one["findings"][0]["offset"] == 3

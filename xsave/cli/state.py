@@ -26,7 +26,8 @@ def initial_values(options: "Any", machine: "Machine") -> "tuple[Values | None, 
     if options.state is not None and options.seed is not None:
         raise usage("run: --state and --seed exclude each other")
     if options.seed is not None:
-        return random_values(machine.model, int(machine.xcr0 & ~machine.xfd), options.seed), f"random, seed {options.seed}"
+        mask = int(machine.xcr0 & ~machine.xfd)
+        return random_values(machine.model, mask, options.seed), f"random, seed {options.seed}"
     if options.state is not None:
         values, origin = _stated(options.state, machine.model)
         _check(values, machine)
