@@ -8,6 +8,7 @@ PACKAGE ?= .
 PYTEST ?=
 TESTS ?= tests
 FUZZ_SECONDS ?= 30
+SEED ?= 1
 
 venv := $(abspath $(VENV))
 root := $(CURDIR)
@@ -36,7 +37,7 @@ pip = "$(venv)/bin/python" -m pip --disable-pip-version-check install --quiet --
 run = cd "$(venv)" && $(UNDER) PYTHONSAFEPATH=1 XSAVE_INSTALLED=1
 suite = $(run) bin/python -m pytest -c "$(root)/pyproject.toml" --rootdir "$(root)" $(addprefix "$(root)"/,$(TESTS)) $(PYTEST)
 
-.PHONY: help tour test slow bench lint portable sanitize fuzz fuzz-proof sdist wheel update clean
+.PHONY: help tour test slow mutate bench lint portable sanitize fuzz fuzz-proof sdist wheel update clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.* ## /\1	/p' Makefile | expand -t 12
@@ -47,8 +48,11 @@ tour: $(venv)/.installed ## the whole toolkit on real state of this machine, in 
 test: $(venv)/.installed ## the test suite, under five minutes
 	@$(suite) -m "not slow"
 
-slow: $(venv)/.installed ## the long tests too
+slow: $(venv)/.installed mutate ## the long tests too, and mutation
 	@$(suite)
+
+mutate: $(venv)/.installed ## 50 operators of the compiled code, drawn by SEED, each flipped: the tests must notice
+	@$(run) bin/python "$(root)/tests/mutate.py" --seed $(SEED) $(MUTATE)
 
 bench: $(venv)/.installed $(venv)/.bench ## the goals of docs/benchmarks.md, measured here
 	@$(run) bin/python "$(root)/benchmarks/run.py"
