@@ -141,6 +141,13 @@ def _has_tests(path: Path) -> bool:
     return path.match("test_*.py") if path.is_file() else any(path.rglob("test_*.py"))
 
 
+def _end(group: int) -> None:
+    try:
+        os.killpg(group, signal.SIGKILL)
+    except ProcessLookupError:
+        pass
+
+
 class Workshop:
     """Copies of the tree, each with an unharmed build in place; one mutant at a time lives in one of them."""
 
@@ -158,6 +165,7 @@ class Workshop:
         self.c = {module: (first / "build/cython/cext" / f"{module}.c").read_text() for module in MODULES}
         self.sources = first
         self.limits: dict[str, float] = {}
+        self.running: set[int] = set()
 
     def pytest(self, tree: Path, arguments: list[str], limit: float) -> Run:
         """pytest on a tree; after `limit` seconds it counts as hung."""
@@ -169,6 +177,7 @@ class Workshop:
                 ["sh", "-c", shell, "sh", *command], cwd=tree, env=environment(tree, self.plugin),
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
             )
+            self.running.add(process.pid)
             hung = False
             try:
                 process.wait(limit)
@@ -180,13 +189,16 @@ class Workshop:
                 except subprocess.TimeoutExpired:
                     pass
             # Whatever the tests started goes too.
-            try:
-                os.killpg(process.pid, signal.SIGKILL)
-            except ProcessLookupError:
-                pass
+            _end(process.pid)
             status = process.wait()
+            self.running.discard(process.pid)
             log.seek(0)
             return Run(status, log.read(), time.monotonic() - began, hung)
+
+    def close(self) -> None:
+        """Ends what still runs."""
+        for group in list(self.running):
+            _end(group)
 
     def own(self, module: str) -> str | None:
         """The unharmed module on its own tests, for the time they take: None, or what fails."""
@@ -273,13 +285,17 @@ def hunt(given: argparse.Namespace, modules: list[str], folder: Path) -> int:
     print(f"seed {given.seed}: {len(drawn)} of {len(found)} operators, {len(equivalent)} of them known as equivalent")
     for mutant in passed:
         print(f"equivalent: {mutant}\n    {equivalent[mutant.key]}", flush=True)
-    with ThreadPoolExecutor(given.jobs) as pool:
+    pool = ThreadPoolExecutor(given.jobs)
+    try:
         complaints = list(filter(None, pool.map(shop.own, sorted({mutant.module for mutant in drawn}))))
         if complaints:
             print(*complaints, sep="\n")
             return 1
         left = _round(shop, pool, drawn, [])
         survivors = _round(shop, pool, left, shop.others()) if left and not given.own else left
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+        shop.close()
     for mutant in survivors:
         c = shop.c[mutant.module]
         print(f"SURVIVED: {mutant}", f"    key: {mutant.key}", sep="\n")
@@ -314,6 +330,8 @@ def main() -> int:
     parser.add_argument("--own", action="store_true", help="the modules' own tests only: survivors to think about")
     parser.add_argument("--list", action="store_true", help="shows every operator that may be drawn, and does nothing")
     given = parser.parse_args()
+    # As an interrupt does: what it started ends with it.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     modules = [module for module in MODULES if not given.module or module in given.module]
     with tempfile.TemporaryDirectory(prefix="xsave-mutate-") as folder:
         return (show_all if given.list else hunt)(*([modules] if given.list else [given, modules]), Path(folder))

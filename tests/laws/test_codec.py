@@ -54,6 +54,8 @@ from xsave.registers import register_names
 
 FOUR = ("SapphireRapids", "DiamondRapids", "EPYC-Genoa", "Bulldozer")
 STATES = repeats(1000)
+# Bytes in and out of a batch beyond which non-temporal stores are tried.
+STREAMED = 17 << 20
 
 
 def agreed(case, values):
@@ -493,7 +495,7 @@ def test_batches_large_enough_for_streaming_stores(slack):
     rng = np.random.default_rng(slack)
     source = Layout(model("DiamondRapids"), 0xE02E7, STANDARD)
     target = Layout(model("DiamondRapids"), 0xE02E7, COMPACTED)
-    count = 600
+    count = STREAMED // (source.size + target.size) + 1
     batch = rng.integers(0, 256, (count, source.size + slack), dtype=np.uint8)
     batch[:, 512:576] = 0
     live = rng.integers(0, 2**63, count, dtype=np.uint64) & np.uint64(0xE02E7)
@@ -517,7 +519,7 @@ def test_columns_of_large_batches(slack):
     """Also where whole lines stream: row by row what the single form reads."""
     rng = np.random.default_rng(slack)
     layout = Layout(model("SapphireRapids"), 0x602E7, COMPACTED)
-    count = 500
+    count = STREAMED // (2 * layout.size) + 100
     batch = rng.integers(0, 256, (count, layout.size + slack), dtype=np.uint8)
     batch[:, 512:576] = np.frombuffer(encode({}, layout), np.uint8)[512:576]
     live = rng.integers(0, 2**63, count, dtype=np.uint64) & np.uint64(0x602E7)
