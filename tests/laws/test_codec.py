@@ -514,6 +514,21 @@ def test_batches_large_enough_for_streaming_stores(slack):
         batch = found
 
 
+def test_large_batches_without_extended_components():
+    """No component to move, and as many rows as such a batch has."""
+    one, other = (Layout(model("SapphireRapids"), 3, fmt) for fmt in (STANDARD, COMPACTED))
+    area = encode({"xmm1": bytes(range(16)), "st0": bytes(range(10)), "mxcsr": 0x1FA0}, one)
+    batch = np.tile(np.frombuffer(area, np.uint8), (STREAMED // (one.size + other.size) + 1, 1))
+    moved = transcode_many(batch, one, other)
+    assert (moved == np.frombuffer(transcode(area, one, other), np.uint8)).all()
+    assert (transcode_many(moved, other, one) == batch).all()
+
+
+def test_no_columns_of_a_large_batch():
+    layout = Layout(model("SapphireRapids"), 0x602E7, STANDARD)
+    assert decode_many(np.zeros((100, layout.size), np.uint8), layout, []) == {}
+
+
 @pytest.mark.parametrize("slack", [0, 13])
 def test_columns_of_large_batches(slack):
     """Also where whole lines stream: row by row what the single form reads."""
