@@ -40,7 +40,7 @@ EQUIVALENTS = ROOT / "tests" / "mutants.txt"
 OWN = {
     "codec": ("laws/test_codec*.py", "laws/test_area*.py", "silicon/test_codec*.py", "processor"),
     "layout": ("laws/test_layout*.py", "models", "laws/test_area*.py", "processor"),
-    "processor": ("processor", "vectors", "conformance", "silicon/test_processor*.py"),
+    "processor": ("processor", "silicon/test_conformance.py", "silicon/test_processor*.py", "vectors"),
     "records": ("images", "laws/test_records*.py"),
     "tiles": ("laws/test_tile*.py", "tiles", "vectors/test_tile*.py", "processor"),
 }
