@@ -43,7 +43,7 @@ def image(name: str, mask: int, fmt: str, xstate_bv: int, seed: object = 2, size
     state = full_state(name, mask, seed)
     state.pop("mxcsr", None)
     held = {n: v for n, v in state.items() if any(xstate_bv >> i & 1 for i in reference.components_of(n))}
-    if fmt == reference.STANDARD or xstate_bv & 2:
+    if xstate_bv & 2 or (fmt == reference.STANDARD and mask & 6):
         held["mxcsr"] = 0x1FA0
     area = bytearray(reference.encode(held, name, mask, fmt, xstate_bv))
     return area + bytearray(size - len(area))
