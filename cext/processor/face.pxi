@@ -210,10 +210,6 @@ cdef class Processor:
         if out.kind == FAULT:
             return self.fault(out, name)
         if out.kind == EXIT:
-            if out.offset == XSAVES:
-                return Exit("XSAVES", EXIT_XSAVES)
-            if out.offset == XRSTORS:
-                return Exit("XRSTORS", EXIT_XRSTORS)
             return Exit(EXITS[out.detail], out.detail)
         if out.kind == READ_ONLY:
             raise ValueError(f"{name} writes, and the buffer is read-only")

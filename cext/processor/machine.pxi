@@ -21,14 +21,6 @@ cdef int check_xcr0(Cpu *cpu, uint64_t value, Outcome *out) noexcept nogil:
     return DONE
 
 
-cdef enum:
-    EXIT_CPUID = 10
-    EXIT_WRMSR = 32
-    EXIT_XSETBV = 55
-    EXIT_XSAVES = 63
-    EXIT_XRSTORS = 64
-
-
 cdef int set_xcr0(Cpu *cpu, uint32_t index, uint64_t value, Outcome *out) noexcept nogil:
     # In VMX non-root operation XSETBV exits before it looks at ECX or the value; with the hypothetical XFAM only a
     # legal value outside it does.
@@ -37,7 +29,6 @@ cdef int set_xcr0(Cpu *cpu, uint32_t index, uint64_t value, Outcome *out) noexce
     if cpu.cpl:
         return fault(out, GP, R_CPL, NOWHERE, cpu.cpl)
     if cpu.nonroot and not cpu.has_xfam:
-        out.offset = EXIT_XSETBV
         return leave(out, EXIT, EXIT_XSETBV)
     if index:
         return fault(out, GP, R_INDEX, NOWHERE, index)

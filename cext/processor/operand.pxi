@@ -126,6 +126,15 @@ cdef int check_address(Cpu *cpu, Operand *op, uint64_t alignment, bint align_che
     return check_alignment(cpu, op, alignment, align_check, out)
 
 
+cdef enum:
+    # basic exit reasons (SDM3D appendix C)
+    EXIT_CPUID = 10
+    EXIT_WRMSR = 32
+    EXIT_XSETBV = 55
+    EXIT_XSAVES = 63
+    EXIT_XRSTORS = 64
+
+
 cdef int prologue(Cpu *cpu, Operand *op, int insn, uint64_t mask, Outcome *out) noexcept nogil:
     # What all instructions of the XSAVE family check before they look at memory (SDM1 13.7-13.12).
     cdef uint32_t needed = 0
@@ -148,6 +157,5 @@ cdef int prologue(Cpu *cpu, Operand *op, int insn, uint64_t mask, Outcome *out) 
         if cpu.cpl:
             return fault(out, GP, R_CPL, NOWHERE, cpu.cpl)
         if cpu.nonroot and mask & cpu.xss & cpu.xss_exiting:
-            out.offset = insn
-            return leave(out, EXIT, mask & cpu.xss & cpu.xss_exiting)
+            return leave(out, EXIT, EXIT_XSAVES if insn == XSAVES else EXIT_XRSTORS)
     return check_address(cpu, op, ALIGNMENT, cpu.align_xsave, cpu.align_first, out)

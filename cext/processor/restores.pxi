@@ -314,6 +314,7 @@ cdef bint restore_pieces(Cpu *cpu, Operand *op, const uint8_t *area, Restore *r,
     # other up to the one that meets the page. `dry`: only whether one does.
     cdef uint64_t rest = r.load
     cdef uint64_t done = 0
+    cdef uint64_t kept = 0
     cdef uint32_t width, offset
     cdef int i
     cdef bint met = False
@@ -349,6 +350,9 @@ cdef bint restore_pieces(Cpu *cpu, Operand *op, const uint8_t *area, Restore *r,
         elif cpu.tilecfg >> i & 1:
             if not met:
                 load_tilecfg(cpu, i, area + offset)
+        elif cpu.branches >> i & 1:
+            if not met:
+                load_branches(cpu, i, area + offset, &kept)
         elif cpu.tiledata >> i & 1 and met:
             write_initial_bytes(i, component_at(cpu, i), 0, cpu.stored[i])
         else:
@@ -359,9 +363,11 @@ cdef bint restore_pieces(Cpu *cpu, Operand *op, const uint8_t *area, Restore *r,
         return True
     if met:
         spill_tiles(cpu, r)
+        if done & cpu.interrupts:   # SDM1 13.12: a fault after it was loaded
+            clear_bits(cpu, cpu.interrupts, 16, <uint64_t>0xFF << 32)
     if done & cpu.tiledata:
         cpu.tiles_loaded = False
-    track_restore(cpu, done, r.init)
+    track_restore(cpu, done & ~kept, r.init)
     return not met
 
 

@@ -288,7 +288,9 @@ def conformance(tour: Tour) -> "Iterator[str]":
     area = bytearray(bytes(Host.capture("XSAVE")))
     area[530] = 1
     fault = processor().try_xrstor(area, -1)
-    yield f"XRSTOR of this thread's area with byte 530 set: {fault}"
+    if fault is not None:
+        yield f"this thread's area with byte 530 set: {fault.vector} by rule {fault.rule}, byte {fault.offset},"
+        yield f"{fault.message.partition(': ')[2]} [{fault.section}]"
     tour.check("the bad XRSTOR faults on both sides", fault is not None and _refused(area))
 
 
