@@ -94,7 +94,9 @@ def test_order_does_not_matter(core):
         assert described(jumping[i]) == forward[i]
 
 
-@pytest.mark.parametrize("oddity", ["xmm7", "xmm0 out of use", "XCOMP_BV", "reserved", "outside", "XCR0", "MXCSR"])
+@pytest.mark.parametrize(
+    "oddity", ["xmm7", "xmm0 out of use", "stale", "XCOMP_BV", "reserved", "outside", "XCR0", "MXCSR"]
+)
 def test_one_odd_thread_among_many(oddity, tmp_path):
     """What is wrong with one thread is said of it, whatever stands around it."""
     layout = layout_of("EPYC-Genoa", 0x2E7)
@@ -108,6 +110,8 @@ def test_one_odd_thread_among_many(oddity, tmp_path):
             area[512] &= ~2
             legacy[160:416] = bytes(256)
             legacy[160] = 1
+        elif i == 33 and oddity == "stale":     # what is out of use there stands beside it as if it were in use
+            area[512] &= ~2
         elif i == 33 and oddity == "XCOMP_BV":
             area[520] = 7
         elif i == 33 and oddity == "reserved":
@@ -129,7 +133,7 @@ def test_one_odd_thread_among_many(oddity, tmp_path):
     assert found == [described(alone[i]) for i in reversed(range(60))][::-1]
     odd = [i for i in range(60) if found[i][3:5] != found[0][3:5]]
     assert odd == [33]
-    words = {"xmm7": "xmm7", "xmm0 out of use": "xmm0", "XCOMP_BV": "XCOMP_BV", "reserved": "reserved"}
+    words = {"xmm7": "xmm7", "xmm0 out of use": "xmm0", "stale": "xmm0", "XCOMP_BV": "XCOMP_BV", "reserved": "reserved"}
     assert words.get(oddity, "") in " ".join(found[33][4])
     if oddity == "MXCSR":
         assert "MXCSR" in found[33][3].rule and xsave.decode(image.threads[33].area)["mxcsr"] == 0x1FA0
