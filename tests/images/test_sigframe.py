@@ -117,6 +117,7 @@ def test_budget(monkeypatch):
 
 WRONG = {
     "unaligned": lambda body: (8, body),
+    "magic1": lambda body: (0, body[:464] + b"\0\0\0\0" + body[468:]),
     "magic2": lambda body: (0, body[:-4] + b"\0\0\0\0"),
     "size": lambda body: (0, body[:480] + struct.pack("<I", 100) + body[484:]),
     "beyond": lambda body: (0, body[:480] + struct.pack("<I", 0xFFFFFFFF) + body[484:]),
