@@ -122,6 +122,7 @@ WRONG = {
     "size": lambda body: (0, body[:480] + struct.pack("<I", 100) + body[484:]),
     "beyond": lambda body: (0, body[:480] + struct.pack("<I", 0xFFFFFFFF) + body[484:]),
     "xfeatures": lambda body: (0, body[:472] + struct.pack("<Q", 4) + body[480:]),
+    "legacy": lambda body: (0, body[:472] + struct.pack("<Q", 4) + body[480:512] + struct.pack("<Q", 4) + body[520:]),
     "xcomp": lambda body: (0, body[:520] + b"\1" + body[521:]),
     "xstate_bv": lambda body: (0, body[:512] + b"\xff\xff\xff" + body[515:]),
 }
@@ -144,6 +145,7 @@ def test_every_cut_of_a_frame():
     body, _ = frames.frame(area_of(layout_of("Haswell", 7), 3), 7)
     for length in range(len(body)):
         assert find_frames(body[:length]) == []
+        assert find_frames(memoryview(body)[:length]) == []     # the rest is there, behind the end
     assert len(find_frames(body)) == 1
     assert len(find_frames(body * 1, 64)) == 1 and find_frames(body, 32) == []
 
