@@ -61,9 +61,8 @@ def marks(cpu: Processor) -> tuple[int, int]:
 FROM_INIT = [
     ("xmm0", 2, 0), ("xmm7", 2, 0), ("xmm8", 0, 2), ("xmm15", 0, 2), ("v.xmm0", 2, 0), ("v.xmm8", 0, 2), ("ymm0", 6, 0),
     ("ymm8", 0, 6), ("zmm7", 0x46, 0), ("zmm15", 0, 0x46), ("xmm8 ymm0", 6, 2), ("zmm0 ymm15", 0x46, 6),
-    ("k0", 0x20, 0),
-    ("ymm0 v.xmm0", 6, 0), ("st0", 1, 0), ("fcw", 1, 0), ("fninit", 1, 0), ("mxcsr", 2, 2), ("pkru", 0x200, 0),
-    ("fxrstor", 3, 2), ("fxsave", 0, 0), ("vzeroupper", 0, 0), ("vzeroall", 0, 0), ("zmm0 vzeroupper", 2, 0),
+    ("k0", 0x20, 0), ("ymm0 v.xmm0", 6, 0), ("st0", 1, 0), ("fcw", 1, 0), ("fninit", 1, 0), ("mxcsr", 2, 2),
+    ("pkru", 0x200, 0), ("fxrstor", 3, 2), ("fxsave", 0, 0), ("vzeroupper", 0, 0), ("vzeroall", 0, 0), ("zmm0 vzeroupper", 2, 0),
     ("zmm8 vzeroupper", 0, 2), ("zmm0 zmm8 vzeroupper", 2, 2), ("zmm0 zmm8 k1 vzeroall", 0x20, 0), ("st0 fninit", 1, 0),
     ("mxcsr vzeroupper", 2, 2), ("xsave xsaveopt xsavec xgetbv", 0, 0), ("xmm3 xsavec", 2, 0),
     ("ldtilecfg", 0x20000, 0), ("ldtilecfg tilezero", 0x60000, 0), ("ldtilecfg tileloadd", 0x60000, 0),
