@@ -114,7 +114,7 @@ def test_misuse_of_execute_many():
     for wrong in (bytearray(STRIDE), flat(areas), flat(areas).cast("Q"), flat(areas).cast("Q", (2, STRIDE // 8))):
         with pytest.raises(ValueError, match="two-dimensional"):
             cpu.execute_many("XSAVE", wrong, 1)
-    with pytest.raises(BufferError):
+    with pytest.raises((BufferError, ValueError), match="contiguous"):
         cpu.execute_many("XSAVE", np.zeros((4, STRIDE), np.uint8)[::2], 1)
     with pytest.raises(ValueError, match="read-only"):
         cpu.execute_many("XSAVE", areas.toreadonly(), 1)
