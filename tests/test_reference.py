@@ -890,3 +890,62 @@ def test_cpuid_of_the_machines_behind_the_vectors(file: str, name: str) -> None:
     assert compacted_offsets(cpu, cpu["xcr0"] | cpu["xss"])[1] == leaves[0xD, 1][1]
     for i in cpu["components"]:
         assert bool(leaves[0xD, i][2] & 4) == COMPONENTS[i].xfd
+
+
+# Zen 5, after XRSTOR of an area with nothing but ZMM3[511:256]: writes, and XGETBV(1) after them. A value of zero is
+# that of an instruction that always gives zero (PXOR, VPXOR).
+LOW, ZERO = b"\7" + bytes(15), bytes(16)
+ZEN_WRITES: list[tuple[list[tuple[str, bytes, bool]], int]] = [
+    ([], 0x40),
+    ([("xmm3", LOW, False)], 0x46),
+    ([("xmm4", LOW, False)], 0x46),
+    ([("ymm4", LOW + ZERO, True)], 0x46),
+    ([("xmm4", ZERO, False)], 0x44),
+    ([("xmm4", ZERO, True)], 0x40),
+    ([("ymm4", ZERO + ZERO, True)], 0x40),
+    ([("xmm3", ZERO, True)], 0),
+    ([("xmm3", ZERO, False)], 0x44),
+    ([("xmm3", ZERO, False), ("xmm3", ZERO, False)], 0x44),
+    ([("xmm3", ZERO, False), ("xmm4", LOW, False)], 0x46),
+    ([("xmm3", ZERO, False), ("xmm4", ZERO, False)], 0x44),
+    ([("xmm4", LOW, False), ("xmm4", ZERO, False)], 0x44),
+    ([("xmm4", LOW, False), ("upper", b"", False)], 0x02),
+    ([("xmm4", LOW, False), ("xmm4", ZERO, False), ("upper", b"", False)], 0),
+    ([("xmm3", LOW, False), ("xmm3", ZERO, False)], 0x44),
+    ([("xmm3", LOW, False), ("upper", b"", False)], 0x02),
+    ([("upper", b"", False)], 0),
+]
+
+
+# The same after an XRSTOR that initialised everything.
+ZEN_WRITES_FROM_INIT: list[tuple[list[tuple[str, bytes, bool]], int]] = [
+    ([("xmm3", LOW, False)], 0x02),
+    ([("xmm3", LOW, True)], 0x02),
+    ([("ymm3", LOW + ZERO, True)], 0x06),
+    ([("ymm3", ZERO + ZERO, True)], 0),
+    ([("zmm3", LOW + bytes(48), True)], 0x46),
+    ([("zmm3", ZERO + LOW + bytes(32), True)], 0x46),
+    ([("ymm3", ZERO + ZERO, True), ("xmm3", LOW, False)], 0x06),
+    ([("ymm3", LOW + ZERO, True), ("xmm3", ZERO, True), ("xmm3", LOW, False)], 0x06),
+    ([("zmm3", LOW + bytes(48), True), ("xmm3", ZERO, True), ("xmm4", LOW, False)], 0x46),
+    ([("zmm3", LOW + bytes(48), True), ("upper", b"", False), ("xmm4", LOW, False)], 0x02),
+    ([("ymm3", LOW + ZERO, True), ("xmm3", ZERO, False)], 0x04),
+    ([("xmm3", ZERO, False), ("xmm3", LOW, False)], 0x02),
+    ([("xmm4", ZERO, True), ("xmm3", LOW, False)], 0x02),
+]
+
+
+@pytest.mark.parametrize(
+    ("start", "writes", "in_use"),
+    [*((0x40, *each) for each in ZEN_WRITES), *((0, *each) for each in ZEN_WRITES_FROM_INIT)],
+)
+def test_zen_counts_widths_of_writes(start: int, writes: list[tuple[str, bytes, bool]], in_use: int) -> None:
+    cpu = Cpu("Zen5-guest", xinuse=0)
+    area = encode({"zmm3": bytes(32) + b"\7" + bytes(31)}, "Zen5-guest", 0xE7, STANDARD, 0x40)
+    assert cpu.xrstor(area[:512] + start.to_bytes(8, "little") + area[520:]) is None
+    for name, value, vex in writes:
+        if name == "upper":
+            cpu.vzeroupper()
+        else:
+            cpu.write(name, value, vex=vex)
+    assert cpu.xgetbv(1) == in_use

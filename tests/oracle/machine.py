@@ -103,7 +103,9 @@ class Machine:
         self.load(values or {})
         self._low: int | None = None  # marks of registers 0-7 and of all other components
         self._high = 0  # marks of vector registers 8-15
-        self._counts_below: set[int] = set()  # Zen: registers whose wide part counts for the parts below
+        self._zen_tags = [0] * 16  # see usage.py
+        self._zen_extra = 0
+        self._zen_dirty = 0
         self.xinuse = xinuse
 
     xinuse: int | None  # a property in usage.py

@@ -39,7 +39,7 @@ from .registers import VECTOR_PIECES, as_int, component_values, vector
 from .saves import Saves
 from .values import restored_fcw, restored_fsw, sign_extended, supervisor_value_fault, tilecfg_is_legal
 
-EARLY = ("cmp-format-bit", "cmp-xcomp-bv")  # Intel: before the page faults of the extended region
+EARLY = ("cmp-xcomp-bv",)  # Intel: before the page faults of the extended region
 EVERY_BYTE = 1 << 64
 
 

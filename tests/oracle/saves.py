@@ -205,9 +205,9 @@ class Saves(Usage):
             raise Raised("#NM", "cr0-ts" if self.cr0_ts else "cr0-em")
 
     def _probe_fx(self, operand: Operand, write: bool) -> None:
-        """All 512 bytes, Intel the last one first (measured)."""
+        """All 512 bytes, the last one first (measured on both)."""
         operand.need(0, LEGACY_SIZE)
-        for offset in (LEGACY_SIZE - 1, 0) if self.intel else (0, LEGACY_SIZE - 1):
+        for offset in (LEGACY_SIZE - 1, 0):
             self._probe(operand, offset, write)
         self._probe(operand, 0, write, LEGACY_SIZE)
 

@@ -46,15 +46,17 @@ class Usage(Machine):
     def xinuse(self, mask: int | None) -> None:
         self._low = mask
         self._high = mask & LOW_HIGH if mask is not None and self.intel else 0
-        self._counts_below = set()
         if mask is None:
             return
         # XINUSE[i] = 0 says that component i is known to be initial.
         by_value = self._in_use_by_value()
         if by_value & ~mask:
             raise ValueError("a component that is not in its initial configuration is in use")
-        if (mask ^ by_value) & LOW_HIGH:
-            self._counts_below = set(range(16))
+        self._zen_extra = 0
+        self._zen_exact(range(16))
+        if mask & LOW_HIGH != self._zen_vectors():
+            self._zen_count_below()
+        self._zen_extra = mask & LOW_HIGH & ~self._zen_vectors()
 
     def _tracked(self) -> int:
         """The marks of registers 0-7 and all else; from here on they are kept."""
@@ -63,16 +65,35 @@ class Usage(Machine):
         assert self._low is not None
         return self._low
 
-    def _zen_vectors(self) -> int:
-        """Zen: SSE, AVX and ZMM_Hi256 in use, where a wide register written since the last restore of any of the
-        three counts for its lower parts too."""
-        found = 0
-        for n in range(16):
+    # Zen: which of SSE, AVX, ZMM_Hi256 a vector register counts for. A restore counts what is not zero. A VEX or EVEX
+    # write counts the whole width that it wrote, unless it is an instruction that always gives zero. A legacy SSE write
+    # counts for the upper parts too that were written in any register since VZEROUPPER, or were restored in use, and
+    # for SSE unless it always gives zero (all measured).
+
+    def _zen_exact(self, numbers: range) -> None:
+        for n in numbers:
             wide = vector(self.registers, n)
-            parts = [any(wide[:16]), any(wide[16:32]), any(wide[32:])]
-            if n in self._counts_below:
-                parts = [any(parts), any(parts[1:]), parts[2]]
-            found |= parts[0] << SSE | parts[1] << AVX | parts[2] << ZMM_HI256
+            self._zen_tags[n] = any(wide[:16]) << SSE | any(wide[16:32]) << AVX | any(wide[32:]) << ZMM_HI256
+        self._zen_dirty = 0
+        for tags in self._zen_tags:
+            self._zen_dirty |= _with_below(tags) & UPPER
+
+    def _zen_count_below(self) -> None:
+        """Every register for all the parts below its highest."""
+        self._zen_tags = [_with_below(tags) for tags in self._zen_tags]
+
+    def _zen_write(self, n: int, parts: int, zeroes_above: bool) -> None:
+        value = vector(self.registers, n)
+        if zeroes_above:
+            self._zen_tags[n] = parts if any(value) else 0
+            self._zen_dirty |= parts & UPPER
+        else:
+            self._zen_tags[n] = self._zen_tags[n] & ~(1 << SSE) | self._zen_dirty | any(value[:16]) << SSE
+
+    def _zen_vectors(self) -> int:
+        found = self._zen_extra
+        for tags in self._zen_tags:
+            found |= tags
         return found
 
     def _track_restore(self, loaded: int, initialised: int) -> None:
@@ -83,15 +104,10 @@ class Usage(Machine):
             exact = loaded | initialised
             if exact & LOW_HIGH:
                 exact |= LOW_HIGH
-                if self.mode64:
-                    self._counts_below = set()
-            now = self._low & ~exact | by_value & exact
-            if not self.mode64:  # a wide upper register goes on counting for its lower parts
-                if has(by_value, ZMM_HI256):
-                    now |= self._low & (1 << SSE | 1 << AVX)
-                if has(by_value, AVX):
-                    now |= self._low & 1 << SSE
-            self._low = now
+                self._zen_extra = 0
+                self._zen_exact(range(16 if self.mode64 else 8))
+                by_value = by_value & ~LOW_HIGH | self._zen_vectors()
+            self._low = self._low & ~exact | by_value & exact
             return
         if not self.mode64:  # ZMM16-31 are neither loaded nor initialised
             loaded &= ~(1 << HI16_ZMM)
@@ -116,11 +132,11 @@ class Usage(Machine):
         return self._modified_low | self._modified_high
 
     def _restored(self, address: int, rfbm: int, xcomp_bv: int) -> None:
-        """XRSTOR and XRSTORS end with this. In compatibility mode they did not reach registers 8-31."""
+        """XRSTOR and XRSTORS end with this. In compatibility mode Intel's did not reach registers 8-31."""
         self.xrstor_info = (self.cpl, address, xcomp_bv)
         self._modified_low = ~rfbm
         self._modified_high = ~rfbm & LOW_HIGH
-        if not self.mode64:
+        if self.intel and not self.mode64:
             self._modified_low |= 1 << HI16_ZMM
             self._modified_high = LOW_HIGH
 
@@ -145,10 +161,8 @@ class Usage(Machine):
             return
         parts = 1 << SSE | (size > 16) << AVX | (size > 32) << ZMM_HI256
         if not self.intel:
-            if zeroes_above:
-                parts = LOW_HIGH
-                self._counts_below.add(n)
-            self._modified_low |= parts
+            self._zen_write(n, parts, zeroes_above)
+            self._modified_low |= LOW_HIGH if zeroes_above else parts
             self._low = low & ~LOW_HIGH | self._zen_vectors()
             return
         if n < 8:
@@ -192,6 +206,9 @@ class Usage(Machine):
         for n in range(16 if self.mode64 else 8):
             self._set_vector(n, vector(self.registers, n)[:keep].ljust(64, b"\0"))
         if not self.intel:
+            for n in range(16 if self.mode64 else 8):
+                self._zen_tags[n] &= ~parts
+            self._zen_dirty = 0
             self._modified_low |= LOW_HIGH
             self._low = low & ~LOW_HIGH | self._zen_vectors()
             return
@@ -202,8 +219,11 @@ class Usage(Machine):
             self._modified_low |= parts
 
     def fninit(self) -> None:
-        """The contents of ST0-7 stay."""
+        """The contents of the physical registers stay; TOP becomes 0, so that ST(j) is register j again."""
         self._tracked()
+        top = as_int(self.registers["fsw"]) >> 11 & 7
+        stack = [self.registers[f"st{j}"] for j in range(8)]
+        self.registers.update({f"st{j}": stack[(j - top) % 8] for j in range(8)})
         self.registers.update({"fcw": 0x37F, "fsw": 0, "ftw": 0, "fop": 0, "fip": 0, "fdp": 0})
         self.fcs = self.fds = 0
         self._wrote(X87)
@@ -237,3 +257,8 @@ class Usage(Machine):
         if as_int(self.registers["mxcsr"]) != MXCSR_INIT:
             in_use |= 1 << SSE
         return self.xcr0 & in_use
+
+
+def _with_below(parts: int) -> int:
+    """These of SSE, AVX, ZMM_Hi256, and those below the highest of them."""
+    return LOW_HIGH & (1 << parts.bit_length()) - 1
