@@ -1,5 +1,5 @@
 from collections.abc import Mapping
-from typing import final
+from typing import Self, final
 
 from typing_extensions import Buffer
 
@@ -21,8 +21,8 @@ class Vmx:
 class Processor:
     model: CpuModel
     vmx: Vmx | None
-    def __init__(
-        self,
+    def __new__(
+        cls,
         model: CpuModel,
         xcr0: int | str | None = None,
         ia32_xss: int | str = 0,
@@ -41,7 +41,7 @@ class Processor:
         modified_opt: bool = True,
         atomic_faults: bool | None = None,
         vmx: Vmx | None = None,
-    ) -> None: ...
+    ) -> Self: ...
     def xsave(
         self, memory: Buffer | Memory, mask: int, address: int = 0, rexw: bool = True, segment: str = "ds"
     ) -> None: ...

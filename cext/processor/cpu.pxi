@@ -361,6 +361,8 @@ cdef void track_by_value(Cpu *cpu, uint64_t loaded, uint64_t initialised) noexce
         cpu.unknown &= ~initialised
         if (loaded | initialised) & halves:
             settle_halves(cpu)
+        elif cpu.tagged & BIT_SSE:      # any XRSTOR looks at what is above XMM
+            note_dirty(cpu)
         return
     cpu.low &= ~(initialised & ~(halves | UPPER))
     cpu.unknown &= ~(initialised & ~(halves | UPPER))

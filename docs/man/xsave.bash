@@ -90,7 +90,7 @@ _xsave() {
     diff) words='--reg --component --thread -t --cpu --vs-cpu --json -o -h --help --color --ascii --provenance -q -v --debug' ;;
     validate) words='--cpu --xcr0 --xss --thread --instruction --ioctl --ptrace --xfd --mask --cpl --mode --address --json -o -h --help --color --ascii --provenance -q -v --debug' ;;
     run) words='--cpu --state --host --both --xcr0 --xss --xfd --mask --cpl --mode --address --ac --ts --seed --thread --no-rexw --index --value --tile --stride --json -h --help --color --ascii --provenance -q -v --debug -o' ;;
-    conformance) words='--cases --seed --case --steps --narrow --tiles --json -o -h --help --color --ascii --provenance -q -v --debug' ;;
+    conformance) words='--cases --seed --case --steps --narrow --differences --tiles --json -o -h --help --color --ascii --provenance -q -v --debug' ;;
     live) words='--reg --component --thread -t --all --json --ndjson --csv -o -h --help --color --ascii --provenance -q -v --debug' ;;
     tour) words='--json -o -h --help --color --ascii --provenance -q -v --debug' ;;
     *) words= ;;

@@ -9,7 +9,7 @@ from tests import skips
 from tests.house.sources import COMPILED, PACKAGE, files
 
 # Built on x86-64 only.
-X86 = {"native"}
+X86 = {"native", "trials"}
 
 
 def installed() -> set[str]:

@@ -14,7 +14,7 @@ ORDER = (
     *("errors", "components", "registers", "data", "enumeration", "cpuid", "models", "layout", "codec", "area"),
     *("tiles", "memory", "processor", "_child", "_execution", "host", "images", "audit", "pool"),
     *("switching", "report", "fleet"),
-    *("conformance", "doctor", "plugins", "cli"),
+    *("conformance", "differences", "doctor", "plugins", "cli"),
 )
 RANK = {room: rank for rank, room in enumerate(ORDER)}
 

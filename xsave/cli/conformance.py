@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from xsave.conformance import Disagreement, Report
 
 _EXAMPLES = """
-xsave conformance
+xsave conformance --differences
 xsave conformance --cases 10000000 --seed 7
 xsave conformance --seed 7 --case 1854720 --steps 0x17
 """
@@ -30,6 +30,7 @@ def parser() -> Parser:
     made.add_argument("--case", metavar="N", help="this one alone, in words")
     made.add_argument("--steps", metavar="BITS", help="with --case: only these of its instructions")
     made.add_argument("--narrow", metavar="MASK", help="with --case: only these components in EDX:EAX")
+    made.add_argument("--differences", action="store_true", help="instead: where makes of CPUs differ, and this one")
     made.add_argument("--tiles", action="store_true", help="with --case: with the kernel's permission for AMX")
     add_common(made)
     return made
@@ -51,6 +52,8 @@ def run(options: "argparse.Namespace") -> int:
 
     seed = _number(options.seed, "--seed")
     try:
+        if options.differences:
+            return _differences(options)
         if options.case is not None:
             return _one(options, seed)
         cases = _number(options.cases, "--cases", 1 << 48)
@@ -63,6 +66,39 @@ def run(options: "argparse.Namespace") -> int:
         else:
             _text(out, report)
     return DONE if report.agreed else NO
+
+
+def _differences(options: "argparse.Namespace") -> int:
+    # Every row that CPUs of different makes answer differently, and what this one says. Exit 1 if that is another
+    # answer than its profile's.
+    from xsave.differences import DIFFERENCES, ask, ask_host
+    from xsave.models import CpuModel
+    from xsave.report.text import table
+
+    host = CpuModel.host()
+    models = {"intel": CpuModel.named("SapphireRapids"), "amd-zen5": CpuModel.named("EPYC-Turin")}
+    rows = []
+    for row in DIFFERENCES.values():
+        answers = {profile: ask(row, model) for profile, model in models.items()}
+        rows.append({"name": row.name, "question": row.question, **answers, "host": ask_host(row)})
+    wrong = [row["name"] for row in rows if host.profile in models and row["host"] != row[host.profile]]
+    with Output.of(options) as out:
+        if options.form == "json":
+            from xsave.report import json as documents
+
+            head: "dict[str, object]" = {"schema": "xsave.differences/1", "cpu": host.name, "profile": host.profile}
+            head |= {"agreed": not wrong, "diagnostics": []}
+            for piece in documents.stream(head, [("rows", rows)]):
+                out.write(piece)
+            out.line()
+        else:
+            head_row = ["ROW", "INTEL", "AMD-ZEN5", f"HERE ({host.profile})"]
+            body = [[row["name"], row["intel"], row["amd-zen5"], row["host"]] for row in rows]
+            for line in table(head_row, body):
+                out.line(line)
+            for name in wrong:
+                out.line(out.style(f"{name}: not what the profile {host.profile} says", "red"))
+    return NO if wrong else DONE
 
 
 def _progress(options: "argparse.Namespace") -> "Any":
