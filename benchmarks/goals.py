@@ -16,6 +16,9 @@ GOALS = {
     "notes with tiles in init ≤ 1.0× a bare pread, ≥ 400× gdb; dicts ≥ 120× gdb (11,008-byte notes 100×)",
     "P7": "whole command: ≥ 25× gdb's Python API at 1,000 threads; at 1 thread ≤ 2.8× `python -c pass`",
     "P8": "areas to columns, all fields: 50k ≥ 1.3× np.copyto, 100k ≥ 1.0× (Intel 0.95×), ≥ 4× numpy strided",
+    "P9": "emulated full-data switch, all checks on, against the hardware pair: 0xE7 in use ≤ 0.30×, 0x600E7 ≤ 0.40×; "
+    "XSAVEOPT with nothing modified ≤ 0.35×; init ≤ 0.40×; one Python call a switch ≤ 0.6× (Intel 0.5×); emulated "
+    "XRSTOR ≥ 5 million a second",
 }
 
 

@@ -92,6 +92,7 @@ cdef struct Cpu:
     uint32_t room       # bytes of `scratch`
     Path paths[8]
     int next_path
+    int recent[2]           # the path last used for either format
     # the tables, as numbers
     uint32_t stored[64]     # bytes of a component that a save writes
     uint32_t narrow[64]     # those of them outside 64-bit mode

@@ -18,6 +18,8 @@ cdef extern from "copies.h" nogil:
     uint64_t read_xcr0()
     int has_osxsave()
     uint64_t read_tsc()
+    double c_hardware_switches "hardware_switches"(int kind, uint8_t *saves, const uint8_t *restores, size_t stride,
+                                                   size_t count, uint64_t mask, long repeat)
 
 MEMCPY, MOVSB, VECTOR, STREAM, STREAM_T0 = range(5)
 
@@ -109,3 +111,17 @@ def tsc_step():
 def tsc():
     """The time-stamp counter."""
     return read_tsc()
+
+
+def hardware_switches(saves, restores, uint64_t mask, bint optimised, long repeat):
+    """ns a pair of the real XSAVEC64 (`optimised`: XSAVEOPT64) and XRSTOR64, row by row, `repeat` times over."""
+    cdef Py_buffer into, view
+    cdef double ns
+    PyObject_GetBuffer(saves, &into, PyBUF_C_CONTIGUOUS | PyBUF_WRITABLE)
+    PyObject_GetBuffer(restores, &view, PyBUF_C_CONTIGUOUS)
+    ns = c_hardware_switches(optimised, <uint8_t *>into.buf, <const uint8_t *>view.buf, into.shape[1], into.shape[0], mask,
+                             repeat)
+    ns /= <double>(repeat * into.shape[0])
+    PyBuffer_Release(&view)
+    PyBuffer_Release(&into)
+    return ns

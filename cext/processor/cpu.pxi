@@ -53,10 +53,15 @@ cdef Path *find_path(Cpu *cpu, uint64_t mask, bint compacted) noexcept nogil:
     cdef bint narrow = not cpu.long_mode
     cdef Path *path
     cdef int i
+    path = &cpu.paths[cpu.recent[compacted]]
+    if path.key == key and path.narrow == narrow:
+        return path
     for i in range(PATHS):
         path = &cpu.paths[i]
         if path.key == key and path.narrow == narrow:
+            cpu.recent[compacted] = i
             return path
+    cpu.recent[compacted] = cpu.next_path
     path = &cpu.paths[cpu.next_path]
     cpu.next_path = (cpu.next_path + 1) % PATHS
     path.key = ALL
