@@ -81,7 +81,7 @@ class ComponentInfo:
     `requirements`, rules of XCR0; `features`, the CPUID bits of which any one exposes the component, as
     (leaf, subleaf, register, bit); `init`, the initial configuration as ((offset, bytes), ...) inside the
     component, zero elsewhere (SDM1 13.6); `rule`, a name for what the instructions do with this component beyond moving
-    its bytes ("trace", "interrupts", "branches", "tile configuration", "tile data"; SDM1 13.5), or "".
+    its bytes ("trace", "interrupts", "branches", "tile configuration", "tile data", "tile scale"; SDM1 13.5), or "".
     """
 
     __slots__ = (
@@ -177,7 +177,7 @@ _ROWS = (
                   requirements=(Requirement("R-APX", excludes=_MPX),), features=((7, 1, "edx", 21),)),
     ComponentInfo(_C.SCALEDATA, "SCALEDATA", "ace bsr ace_scaledata", 128,
                   requirements=(Requirement("R-ACE", needs=_AMX),), features=((7, 1, "ecx", 11),),
-                  init=((0, b"\x7f" * 128),)),
+                  init=((0, b"\x7f" * 128),), rule="tile scale"),
     ComponentInfo(_C.LWP, "LWP", "lightweight_profiling", 128, features=((0x80000001, 0, "ecx", 15),)),
 )
 

@@ -195,6 +195,7 @@ cdef enum:
     TAG_XMM = 1
     TAG_YMM = 2
     TAG_ZMM = 4
+    TAG_ZEROED = 8      # written last by an instruction that always gives zero: counts for nothing, but is merged
 
 
 cdef uint64_t halves_of(Cpu *cpu) noexcept nogil:
@@ -224,7 +225,8 @@ cdef void mark_by_tags(Cpu *cpu) noexcept nogil:
     cdef int n, i, tag
     cdef int all_of = 0
     for n in range(16):
-        all_of |= cpu.tags[n]
+        if not cpu.tags[n] & TAG_ZEROED:
+            all_of |= cpu.tags[n]
     if all_of & TAG_XMM:
         found = BIT_SSE
     tag = TAG_YMM
@@ -249,7 +251,7 @@ cdef void note_dirty(Cpu *cpu) noexcept nogil:
     cdef int n
     cpu.upper_dirty = False
     for n in range(16):
-        if cpu.tags[n] & (TAG_YMM | TAG_ZMM):
+        if cpu.tags[n] & (TAG_YMM | TAG_ZMM) and not cpu.tags[n] & TAG_ZEROED:
             cpu.upper_dirty = True
 
 
@@ -284,11 +286,11 @@ cdef void written_by_value(Cpu *cpu, int n, int width, bint vex, bint zeroed) no
     if width > 16:
         cpu.upper_dirty = True
     if not vex:     # merged with what may lie above
-        tag |= cpu.tags[n] | (TAG_YMM if cpu.upper_dirty else 0)
+        tag |= (cpu.tags[n] & ~TAG_ZEROED) | (TAG_YMM if cpu.upper_dirty else 0)
         for i in range(16):
             tag |= cpu.tags[i] & TAG_ZMM
     if zeroed:
-        tag = 0 if vex else cpu.tags[n] & ~TAG_XMM
+        tag = cpu.tags[n] | TAG_ZEROED if vex else tag & ~TAG_XMM
     cpu.tags[n] = <uint8_t>tag
     mark_by_tags(cpu)
     cpu.modified_low |= halves_of(cpu) if vex else <uint64_t>BIT_SSE
@@ -332,7 +334,7 @@ cdef void zeroed_by_value(Cpu *cpu, bint whole) noexcept nogil:
     cdef int n
     use_tags(cpu)
     for n in range(16 if cpu.long_mode else 8):
-        cpu.tags[n] &= 0 if whole else TAG_XMM
+        cpu.tags[n] &= 0 if whole else TAG_XMM | TAG_ZEROED
     note_dirty(cpu)
     mark_by_tags(cpu)
     cpu.modified_low |= BIT_SSE

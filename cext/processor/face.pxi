@@ -72,6 +72,18 @@ cdef inline uint64_t number(value) except? 0xFFFFFFFFFFFFFFFF:
     return PyLong_AsUnsignedLongLongMask(value)
 
 
+cdef bytes whole_value(value, Py_ssize_t width):
+    # A register's value as its bytes.
+    if isinstance(value, int):
+        if value < 0 or value.bit_length() > 8 * width:
+            raise ValueError(f"{value:#x} does not fit a register of {width} bytes")
+        return value.to_bytes(width, "little")
+    data = bytes(value)
+    if len(data) != width:
+        raise ValueError(f"a value of {len(data)} bytes for a register of {width}")
+    return data
+
+
 cdef bint is_stack(segment) except -1:
     if segment == "ds":
         return False
@@ -622,9 +634,12 @@ cdef class Processor:
             mask = _mask(xinuse, "xinuse")
         try:
             for name, value in values.items():
+                row = find_register(name)
+                name = row.name
                 if name == "mxcsr_mask":
                     continue
-                row = find_register(name)
+                if name == "tilecfg" or row.family == "tmm":
+                    value = whole_value(b"" if isinstance(value, int) else value, row.width)
                 if row.family in ("xmm", "ymm", "zmm"):
                     self.put_vector(row.index, value, row.width)
                 else:
@@ -695,9 +710,7 @@ cdef class Processor:
         widest = "ymm" if self.cpu.ruler.known & BIT_AVX else "xmm"
         if n >= 16 or HALVED & self.cpu.ruler.known & ~<uint64_t>BIT_AVX:
             widest = "zmm"
-        data = bytes(value) if not isinstance(value, int) else value.to_bytes(width, "little")
-        if len(data) != width:
-            raise ValueError(f"a value of {len(data)} bytes for a register of {width}")
+        data = whole_value(value, width)
         field = self.field(f"{widest}{n}")
         room = field.op.width
         if any(data[room:]):
@@ -742,8 +755,10 @@ cdef class Processor:
         `KeyError` for one that the model lacks.
         """
         cdef Field field
+        cdef bytes data
         cdef Cpu *cpu = &self.cpu
         row = find_register(name)
+        name = row.name
         family = row.family
         if family in ("xmm", "ymm", "zmm"):
             self.write_vector(row, value, vex)
@@ -752,7 +767,7 @@ cdef class Processor:
             self.ldmxcsr(value)
             return
         if name == "tilecfg":
-            self.ldtilecfg(bytes(value))
+            self.ldtilecfg(whole_value(b"" if isinstance(value, int) else value, 64))
             return
         if name.startswith("IA32_"):
             for number, msr in MSRS.items():
@@ -767,7 +782,8 @@ cdef class Processor:
         if refused is not None:
             raise refused
         if family == "k":
-            write_opmask(cpu, row.index, value, not value)
+            data = whole_value(value, 8)
+            write_opmask(cpu, row.index, load_le64(<const uint8_t *>data), not any(data))
             return
         write_value(&field.op, field.name, value, cpu.area)
         if family == "st":
@@ -794,9 +810,7 @@ cdef class Processor:
             raise refused
         if n >= 8 and not cpu.long_mode:
             raise ValueError(f"{row.name} does not exist outside 64-bit mode")
-        data = value.to_bytes(width, "little") if isinstance(value, int) else bytes(value)
-        if len(data) != width:
-            raise ValueError(f"a value of {len(data)} bytes for {row.name}, which has {width}")
+        data = whole_value(value, width)
         memcpy(wide, <const uint8_t *>data, width)
         write_vector(cpu, n, width, vex, wide, not any(data))
         return 0

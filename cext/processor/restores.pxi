@@ -530,14 +530,13 @@ cdef int fxrstor(Cpu *cpu, Operand *op, bint rexw, Outcome *out) noexcept nogil:
         move_bytes(area, cpu.area, XMM_OFFSET, xmm_end(cpu))
     if cpu.fxrstor_forgets:
         cpu.info_valid = False
-    cpu.modified_low |= LEGACY_BITS
-    cpu.initial &= ~<uint64_t>LEGACY_BITS
+    touch(cpu, BIT_X87)
+    if not cpu.osfxsr:
+        return leave(out, DONE, 0)
+    touch(cpu, BIT_SSE)
     if cpu.by_value:
-        cpu.unknown |= LEGACY_BITS
         settle_halves(cpu)
-    else:
-        cpu.low |= LEGACY_BITS
-        if cpu.long_mode:
-            cpu.high |= BIT_SSE
-            cpu.modified_high |= BIT_SSE
+    elif cpu.long_mode:
+        cpu.high |= BIT_SSE
+        cpu.modified_high |= BIT_SSE
     return leave(out, DONE, 0)

@@ -106,6 +106,7 @@ class Machine:
         self._zen_tags = [0] * 16  # see usage.py
         self._zen_extra = 0
         self._zen_dirty = 0
+        self._zen_widths = [0] * 16
         self.xinuse = xinuse
 
     xinuse: int | None  # a property in usage.py

@@ -67,13 +67,18 @@ class Usage(Machine):
 
     # Zen: which of SSE, AVX, ZMM_Hi256 a vector register counts for. A restore counts what is not zero. A VEX or EVEX
     # write counts the whole width that it wrote, unless it is an instruction that always gives zero. A legacy SSE write
-    # counts for the upper parts too that were written in any register since VZEROUPPER, or were restored in use, and
-    # for SSE unless it always gives zero (all measured).
+    # counts for AVX too if anything above XMM was written in any register since VZEROUPPER, or found in use by a
+    # restore, for ZMM_Hi256 if any register does, and for SSE unless it always gives zero (all measured).
 
     def _zen_exact(self, numbers: range) -> None:
         for n in numbers:
             wide = vector(self.registers, n)
             self._zen_tags[n] = any(wide[:16]) << SSE | any(wide[16:32]) << AVX | any(wide[32:]) << ZMM_HI256
+            self._zen_widths[n] = self._zen_tags[n]
+        self._zen_note_dirty()
+
+    def _zen_note_dirty(self) -> None:
+        """Any restore looks at what counts above XMM (measured)."""
         self._zen_dirty = 0
         for tags in self._zen_tags:
             self._zen_dirty |= _with_below(tags) & UPPER
@@ -81,14 +86,20 @@ class Usage(Machine):
     def _zen_count_below(self) -> None:
         """Every register for all the parts below its highest."""
         self._zen_tags = [_with_below(tags) for tags in self._zen_tags]
+        self._zen_widths = list(self._zen_tags)
 
     def _zen_write(self, n: int, parts: int, zeroes_above: bool) -> None:
         value = vector(self.registers, n)
         if zeroes_above:
-            self._zen_tags[n] = parts if any(value) else 0
+            self._zen_tags[n] = parts if any(value) else 0  # an instruction that always gives zero leaves the width
+            self._zen_widths[n] = parts if any(value) else self._zen_widths[n]
             self._zen_dirty |= parts & UPPER
         else:
-            self._zen_tags[n] = self._zen_tags[n] & ~(1 << SSE) | self._zen_dirty | any(value[:16]) << SSE
+            merged = 1 << AVX if self._zen_dirty else 0
+            for width in self._zen_widths:
+                merged |= width & 1 << ZMM_HI256
+            self._zen_tags[n] = self._zen_widths[n] & ~(1 << SSE) | merged | any(value[:16]) << SSE
+            self._zen_widths[n] = self._zen_tags[n]
 
     def _zen_vectors(self) -> int:
         found = self._zen_extra
@@ -107,6 +118,8 @@ class Usage(Machine):
                 self._zen_extra = 0
                 self._zen_exact(range(16 if self.mode64 else 8))
                 by_value = by_value & ~LOW_HIGH | self._zen_vectors()
+            elif self.mode64:
+                self._zen_note_dirty()
             self._low = self._low & ~exact | by_value & exact
             return
         if not self.mode64:  # ZMM16-31 are neither loaded nor initialised
@@ -208,6 +221,7 @@ class Usage(Machine):
         if not self.intel:
             for n in range(16 if self.mode64 else 8):
                 self._zen_tags[n] &= ~parts
+                self._zen_widths[n] &= ~parts
             self._zen_dirty = 0
             self._modified_low |= LOW_HIGH
             self._low = low & ~LOW_HIGH | self._zen_vectors()
