@@ -234,7 +234,7 @@ cdef class Plan:
 
 cdef Plan find_plan(Layout source, Layout target):
     cdef Plan plan
-    cdef xs_move *move
+    cdef uint32_t widths[64]
     cdef int i
     for plan in source.plans:
         if plan.target is target:
@@ -246,17 +246,10 @@ cdef Plan find_plan(Layout source, Layout target):
     plan.target_mxcsr = shape_has_mxcsr(&target.shape)
     plan.held = target.shape.mask
     plan.xcomp_bv = target.shape.mask | FORMAT_BIT if target.shape.format == FORMAT_COMPACTED else 0
-    for i in range(2, COMPONENT_LIMIT):
-        if source.shape.mask >> i & 1 and target.shape.mask >> i & 1:
-            if plan.moves.count == XS_MOVES:
-                raise LayoutError(f"more than {XS_MOVES} components to move")
-            move = &plan.moves.item[plan.moves.count]
-            move.bit = <uint64_t>1 << i
-            move.from_ = source.shape.offset[i]
-            move.to = target.shape.offset[i]
-            move.length = min(source.shape.width[i], target.shape.width[i])
-            plan.moves.bits |= move.bit
-            plan.moves.count += 1
+    for i in range(64):
+        widths[i] = min(source.shape.width[i], target.shape.width[i])
+    if list_moves(&source.shape, &target.shape, source.shape.mask & target.shape.mask, widths, &plan.moves):
+        raise LayoutError(f"more than {XS_MOVES - 1} components to move")
     if len(source.plans) >= PLANS:
         del source.plans[0]
     source.plans.append(plan)
@@ -446,14 +439,12 @@ cdef bint parse_lost(lost) except -1:
 cdef void write_initial(const Shape *shape, uint8_t *out) noexcept nogil:
     # The initial configuration into every slot of zeroed memory, as plain XSAVE leaves it (SDM1 13.7).
     cdef int i
-    cdef const Initial *initial
     store_le16(out, FCW_INIT)
     store_le32(out + MXCSR_OFFSET, MXCSR_INIT)
     store_le32(out + MXCSR_MASK_OFFSET, shape.mxcsr_mask)
     for i in range(2, COMPONENT_LIMIT):
-        initial = &INITIAL[i]
-        if shape.mask >> i & 1 and initial.image != NULL:
-            memcpy(out + shape.offset[i], initial.image, min(shape.width[i], initial.width))
+        if shape.mask >> i & 1 and INITIAL[i].image != NULL:
+            write_initial_bytes(i, out + shape.offset[i], 0, shape.width[i])
 
 
 def transcode(buffer, Layout source not None, Layout target not None, out=None, lost="raise"):

@@ -42,6 +42,10 @@ cdef enum:
 
 # --- numbers only -------------------------------------------------------------------------------------------
 
+cdef inline uint32_t aligned_up(uint32_t position) noexcept nogil:
+    return (position + ALIGNMENT - 1) & ~<uint32_t>(ALIGNMENT - 1)
+
+
 cdef void place_compacted(Shape *shape, uint64_t align64) noexcept nogil:
     # SDM1 13.4.3: ascending, each right after the one before, on a 64-byte boundary where CPUID says so. The end
     # is not rounded.
@@ -50,20 +54,28 @@ cdef void place_compacted(Shape *shape, uint64_t align64) noexcept nogil:
     for i in range(2, COMPONENT_LIMIT):
         if shape.mask >> i & 1:
             if align64 >> i & 1:
-                position = (position + ALIGNMENT - 1) & ~<uint32_t>(ALIGNMENT - 1)
+                position = aligned_up(position)
             shape.offset[i] = position
             position += shape.width[i]
     shape.size = position
 
 
-cdef void place_standard(Shape *shape) noexcept nogil:
-    # A maximum, not the end of the highest number: APX (19) and LWP (62) lie out of order.
+cdef uint32_t end_of(const Shape *shape, uint64_t components, uint64_t hollow) noexcept nogil:
+    # Where the last byte of these components ends, 576 at least; those of `hollow` count as if they had none. A
+    # maximum, not the end of the highest number: APX (19) and LWP (62) lie out of order.
     cdef uint32_t end = EXTENDED_OFFSET
+    cdef uint32_t each
     cdef int i
     for i in range(2, COMPONENT_LIMIT):
-        if shape.mask >> i & 1 and shape.offset[i] + shape.width[i] > end:
-            end = shape.offset[i] + shape.width[i]
-    shape.size = end
+        if components >> i & 1:
+            each = shape.offset[i] + (0 if hollow >> i & 1 else shape.width[i])
+            if each > end:
+                end = each
+    return end
+
+
+cdef void place_standard(Shape *shape) noexcept nogil:
+    shape.size = end_of(shape, shape.mask, 0)
 
 
 cdef int find_overlap(const Shape *shape, int *other) noexcept nogil:
@@ -100,6 +112,20 @@ cdef int lay_out(const Ruler *ruler, uint64_t mask, int format, Shape *shape) no
     return 0
 
 
+cdef uint32_t size_of(row, int i) except 0:
+    # A component's size as a CPU enumerates it.
+    if not 0 < row.size < SIZE_LIMIT:
+        raise LayoutError(f"size {row.size} of component {i} is impossible")
+    return row.size
+
+
+cdef uint32_t place_of(row, int i) except 0:
+    # Its standard offset.
+    if not EXTENDED_OFFSET <= row.offset < SIZE_LIMIT:
+        raise LayoutError(f"standard offset {row.offset} of component {i} is outside the extended region")
+    return row.offset
+
+
 cdef int make_ruler(object model, Ruler *ruler) except -1:
     cdef int i
     memset(ruler, 0, sizeof(Ruler))
@@ -108,17 +134,13 @@ cdef int make_ruler(object model, Ruler *ruler) except -1:
         i = component
         if i < 2:
             continue
-        if not 0 < row.size < SIZE_LIMIT:
-            raise LayoutError(f"size {row.size} of component {i} is impossible")
+        ruler.width[i] = size_of(row, i)
         ruler.known |= <uint64_t>1 << i
-        ruler.width[i] = row.size
         if row.supervisor:
             ruler.supervisor |= <uint64_t>1 << i
         elif row.offset is not None:
-            if not EXTENDED_OFFSET <= row.offset < SIZE_LIMIT:
-                raise LayoutError(f"standard offset {row.offset} of component {i} is outside the extended region")
+            ruler.place[i] = place_of(row, i)
             ruler.placed |= <uint64_t>1 << i
-            ruler.place[i] = row.offset
         if row.align64:
             ruler.align64 |= <uint64_t>1 << i
         if row.xfd:
@@ -151,7 +173,7 @@ cdef Layout register_file(object model):
         if placed.mask >> i & 1:
             shape.offset[i] = placed.offset[i]
         elif ruler.known >> i & 1:
-            end = (end + ALIGNMENT - 1) & ~<uint32_t>(ALIGNMENT - 1)
+            end = aligned_up(end)
             shape.offset[i] = end
             end += shape.width[i]
     shape.size = end
@@ -212,12 +234,8 @@ cdef class Layout:
                 if row.offset is None:
                     raise LayoutError(f"{model.name} gives no standard offset of {COMPONENTS[row.component].name}: "
                                       f"CPUID leaf 0DH sub-leaf {i} is missing")
-                if not EXTENDED_OFFSET <= row.offset < SIZE_LIMIT:
-                    raise LayoutError(f"standard offset {row.offset} of component {i} is outside the extended region")
-                self.shape.offset[i] = row.offset
-            if not 0 < row.size < SIZE_LIMIT:
-                raise LayoutError(f"size {row.size} of component {i} is impossible")
-            self.shape.width[i] = row.size
+                self.shape.offset[i] = place_of(row, i)
+            self.shape.width[i] = size_of(row, i)
             if row.align64:
                 align64 |= <uint64_t>1 << i
         if compacted:

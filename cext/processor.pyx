@@ -13,7 +13,7 @@ the tables, `face.pxi` the Python class.
 cimport cython
 from cpython.buffer cimport (PyBUF_C_CONTIGUOUS, PyBUF_ND, PyBUF_SIMPLE, PyBUF_WRITABLE, Py_buffer, PyBuffer_Release,
                              PyObject_GetBuffer)
-from cpython.long cimport PyLong_AsUnsignedLongLongMask
+from cpython.long cimport PyLong_AsLongLongAndOverflow, PyLong_AsUnsignedLongLong
 from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy, memset
@@ -23,8 +23,9 @@ from xsave.codec cimport (Field, bits_of, find_field, has_initial_bytes, list_mo
 from xsave.layout cimport (ALIGNMENT, COMPONENT_LIMIT, FORMAT_COMPACTED, FORMAT_STANDARD, HEADER_END, HEADER_OFFSET,
                            LEGACY_SIZE, MXCSR_INIT, MXCSR_MASK_OFFSET, MXCSR_OFFSET, RESERVED_CHECKED,
                            RESERVED_OFFSET, X87_HIGH, X87_HIGH_END, X87_LOW_END, XCOMP_OFFSET, XMM_END, XMM_OFFSET,
-                           Shape, lay_out, make_ruler, register_file)
-from xsave.tiles cimport (config_fault, config_legal_for_restore, load_palettes)
+                           Shape, end_of, lay_out, make_ruler, register_file)
+from xsave.tiles cimport (START_ROW_AT, TILE_BYTES, TILE_ROW_BYTES, TILECFG_SIZE, config_colsb, config_fault,
+                          config_legal_for_restore, config_rows, config_valid, load_palettes)
 
 from xsave.area import Area
 from xsave.codec import decode

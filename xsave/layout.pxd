@@ -47,6 +47,7 @@ cdef struct Ruler:
     uint32_t place[64]          # standard offsets
 
 cdef int make_ruler(object model, Ruler *ruler) except -1
+cdef uint32_t end_of(const Shape *shape, uint64_t components, uint64_t hollow) noexcept nogil
 cdef int lay_out(const Ruler *ruler, uint64_t mask, int format, Shape *shape) noexcept nogil
 cdef Layout register_file(object model)
 

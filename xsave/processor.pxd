@@ -104,6 +104,8 @@ cdef struct Cpu:
     uint64_t opmask
     uint64_t zero_first     # components whose initial configuration begins with eight zero bytes
     uint64_t trace, interrupts, branches, tilecfg, tiledata, scale
+    uint32_t trace_control, notification, depth     # where those MSRs lie in their components
+    uint32_t records, record                        # branch records: the first one's place, and the size of each
     Check checks[32]
     int check_count
     Palettes palettes
@@ -120,7 +122,7 @@ cdef struct Cpu:
     # control registers and modes
     uint64_t xcr0, xss, xfd, xfd_err
     int cpl
-    bint long_mode, ts, em, osxsave, osfxsr, pke, cet, uintr, align, la57
+    bint long_mode, ts, em, osxsave, osfxsr, pke, align, la57
     bint modified_opt, atomic
     bint nonroot, vmx_xsaves, has_xfam
     uint64_t xss_exiting, xfam
@@ -164,12 +166,15 @@ cdef class Processor:
     cdef bytearray storage
     cdef bytearray spare
     cdef object view
+    cdef bint busy
+    cdef int enter(self) except -1
+    cdef int check_config(self, bytes image) except -1
     cdef uint64_t xfd_bits(self)
     cdef int reset(self) except -1
     cdef object fault(self, Outcome *out, str name)
     cdef object outcome(self, Outcome *out, str name)
     cdef object run(self, int insn, memory, mask, address, rexw, segment)
-    cdef object run_tile(self, int insn, int tile, memory, stride, address, segment)
+    cdef object run_tile(self, int insn, number_of_tile, memory, stride, address, segment)
     cdef Field msr_field(self, number, str name)
     cdef int put_msr(self, Field field, uint64_t value) except -1
     cdef int mark_by_contents(self, uint64_t found) except -1

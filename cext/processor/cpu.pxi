@@ -21,6 +21,8 @@ cdef enum:
     XMM_HALF = XMM_OFFSET + 8 * 16      # where XMM8 begins
     PATHS = 8
     NOWHERE = -1
+    TRACE_ENABLED = 1       # IA32_RTIT_CTL
+    RECORDS_LIMIT = 32      # branch records that the architecture has room for
     # CPUID.0DH.1:EAX
     HAS_XSAVEOPT = 1
     HAS_XSAVEC = 2
@@ -34,9 +36,21 @@ cdef enum:
 cdef uint64_t FORMAT_BIT = <uint64_t>1 << 63
 cdef uint64_t ALL = 0xFFFFFFFFFFFFFFFF
 cdef uint64_t NO_RUNS = <uint64_t>1 << 63      # no component: runs yet to be made
-# Components that hold parts of vector registers 0-15, and the one of 16-31: the table says so.
-cdef uint64_t HALVED = 0
-cdef uint64_t UPPER = 0
+cdef uint64_t NOTIFICATION_VECTOR = <uint64_t>0xFF << 32     # UINV, of IA32_UINTR_MISC
+# Components that hold parts of vector registers 0-15, and the one of 16-31.
+cdef uint64_t HALVED = components_of(0, 16)
+cdef uint64_t UPPER = components_of(16, 32)
+
+
+cdef uint64_t components_of(int begin, int end) except? 0:
+    # The components beyond SSE that the table gives to vector registers of these numbers.
+    cdef uint64_t found = 0
+    for row in REGISTERS.values():
+        if row.family == "zmm" and begin <= row.index < end:
+            for part in row.parts:
+                if part.component >= 2:
+                    found |= <uint64_t>1 << <int>part.component
+    return found
 
 
 cdef void forget_paths(Cpu *cpu) noexcept nogil:
@@ -82,6 +96,33 @@ cdef inline uint8_t *component_at(Cpu *cpu, int i) noexcept nogil:
     return cpu.area + cpu.file.offset[i]
 
 
+cdef inline int lowest(uint64_t bits) noexcept nogil:
+    cdef int i = 0
+    while i < 64 and not bits >> i & 1:
+        i += 1
+    return i
+
+
+# Places inside supervisor components that the instructions look at beyond moving them (SDM1 13.5).
+
+cdef inline uint8_t *trace_control(Cpu *cpu) noexcept nogil:
+    return component_at(cpu, lowest(cpu.trace)) + cpu.trace_control
+
+
+cdef inline uint8_t *notification(Cpu *cpu) noexcept nogil:
+    return component_at(cpu, lowest(cpu.interrupts)) + cpu.notification
+
+
+cdef void clear_vector(Cpu *cpu) noexcept nogil:
+    store_le64(notification(cpu), load_le64(notification(cpu)) & ~NOTIFICATION_VECTOR)
+
+
+cdef inline uint32_t records_end(Cpu *cpu, int i) noexcept nogil:
+    # The end of the branch records that LBR_DEPTH keeps.
+    cdef uint64_t depth = load_le64(component_at(cpu, i) + cpu.depth)
+    return cpu.records + cpu.record * <uint32_t>min(depth, <uint64_t>RECORDS_LIMIT)
+
+
 cdef inline bint pending_exception(Cpu *cpu) noexcept nogil:
     return load_le16(cpu.area + 2) & 0x80 != 0
 
@@ -103,8 +144,8 @@ cdef bint holds_initial(Cpu *cpu, int i) noexcept nogil:
     if cpu.tilecfg >> i & 1:
         return component_at(cpu, i)[0] == 0
     if cpu.branches >> i & 1:       # LBR_DEPTH is not part of it
-        return (has_initial_bytes(i, component_at(cpu, i), 0, 8)
-                and has_initial_bytes(i, component_at(cpu, i), 16, cpu.stored[i]))
+        return (has_initial_bytes(i, component_at(cpu, i), 0, cpu.depth)
+                and has_initial_bytes(i, component_at(cpu, i), cpu.depth + 8, cpu.stored[i]))
     return has_initial_bytes(i, component_at(cpu, i), 0, cpu.stored[i])
 
 
@@ -430,7 +471,7 @@ cdef enum Rule:
     R_FORMAT, R_COMPACT, R_RESERVED, R_MXCSR, R_XFD, R_TRACE, R_TRACE_RESERVED, R_UINV, R_MSR_RESERVED
     R_MSR_EXCLUSIVE, R_MSR_CANONICAL, R_MSR_DEPTH, R_INDEX, R_XCR0_UNSUPPORTED, R_XCR0_X87, R_XCR0_NEEDS
     R_XCR0_EXCLUDES, R_MSR_MISSING, R_MSR_MASK, R_TILE_CONFIG, R_TILES_OFF, R_TILE_UNCONFIGURED, R_TILE_INVALID
-    R_TILE_COLSB, R_TILE_START, R_TILE_PALETTE, R_DISABLED, R_XCR0_OFF
+    R_TILE_COLSB, R_TILE_START, R_TILE_PALETTE, R_DISABLED, R_XCR0_OFF, R_PKE
 
 
 cdef int fault(Outcome *out, int vector, int rule, int64_t offset, uint64_t detail) noexcept nogil:

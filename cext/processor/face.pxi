@@ -68,8 +68,16 @@ cdef Window open_window(memory):
     return window
 
 
-cdef inline uint64_t number(value) except? 0xFFFFFFFFFFFFFFFF:
-    return PyLong_AsUnsignedLongLongMask(value)
+cdef inline uint64_t word64(value) except? 0xFFFFFFFFFFFFFFFF:
+    # 64 bits: a negative number as its two's complement. What does not fit is a mistake, never cut.
+    cdef int overflow = 0
+    cdef int64_t small = PyLong_AsLongLongAndOverflow(value, &overflow)
+    if overflow == 0:
+        return <uint64_t>small
+    try:
+        return PyLong_AsUnsignedLongLong(value)
+    except OverflowError:
+        raise ValueError(f"{value:#x} does not fit 64 bits") from None
 
 
 cdef bytes whole_value(value, Py_ssize_t width):
@@ -98,7 +106,7 @@ cdef class Processor:
 
     `xcr0`: XCR0, default all that the model has; `ia32_xss`, `ia32_xfd`: the MSRs. `cpl`: 0-3; `mode`: 64, or 32 for
     compatibility mode; `ac`: CR0.AM and EFLAGS.AC are both set; `la57`: linear addresses have 57 bits instead of 48;
-    the `cr...` bits as named. `modified_opt`: XSAVEOPT and XSAVES leave out what has not changed since XRSTOR.
+    the `cr...` bits as named (CR4.CET and CR4.UINTR change none of these instructions). `modified_opt`: XSAVEOPT and XSAVES leave out what has not changed since XRSTOR.
     `atomic_faults`: a faulting instruction has changed nothing; None: as the CPUs of the model's profile do. `vmx`: a
     `Vmx` for non-root operation.
 
@@ -151,8 +159,6 @@ cdef class Processor:
         cpu.osxsave = cr4_osxsave
         cpu.osfxsr = cr4_osfxsr
         cpu.pke = cr4_pke
-        cpu.cet = cr4_cet
-        cpu.uintr = cr4_uintr
         cpu.align = ac
         cpu.la57 = la57
         cpu.modified_opt = modified_opt and bool(model.knobs["modified_opt"])
@@ -201,6 +207,12 @@ cdef class Processor:
         cpu.modified_high = BIT_SSE | HALVED
         return 0
 
+    cdef int enter(self) except -1:
+        # The batches give up the GIL while they work on this very register file.
+        if self.busy:
+            raise RuntimeError("this Processor runs a batch in another thread: one thread at a time")
+        return 0
+
     # --- outcomes -----------------------------------------------------------------------------------------
 
     cdef object fault(self, Outcome *out, str name):
@@ -237,14 +249,15 @@ cdef class Processor:
         cdef Operand op
         cdef Py_buffer view
         cdef Window window
-        cdef uint64_t bits = number(mask)
+        cdef uint64_t bits = word64(mask)
+        self.enter()
         if isinstance(memory, Memory):
             window = open_window(memory)
-            window.op.address = number(address)
+            window.op.address = word64(address)
             window.op.stack = is_stack(segment)
             execute(&self.cpu, &window.op, insn, bits, rexw, &out)
         else:
-            op.address = number(address)
+            op.address = word64(address)
             op.stack = False if segment is DS else is_stack(segment)
             PyObject_GetBuffer(memory, &view, PyBUF_SIMPLE)
             op.bytes = <uint8_t *>view.buf
@@ -256,23 +269,26 @@ cdef class Processor:
             PyBuffer_Release(&view)
         return None if out.kind == DONE else self.outcome(&out, INSTRUCTIONS[insn])
 
-    cdef object run_tile(self, int insn, int tile, memory, stride, address, segment):
+    cdef object run_tile(self, int insn, number_of_tile, memory, stride, address, segment):
+        cdef int tile
         cdef Outcome out
         cdef Operand op
         cdef Py_buffer view
         cdef Window window
-        cdef int64_t step = <int64_t>number(stride)
-        if not 0 <= tile < 8:
-            raise ValueError(f"tile {tile}: 0 to 7")
+        cdef int64_t step = <int64_t>word64(stride)
+        if not 0 <= number_of_tile < 8:
+            raise ValueError(f"tile {number_of_tile}: 0 to 7")
+        tile = number_of_tile
+        self.enter()
         if isinstance(memory, Memory):
             window = open_window(memory)
-            window.op.address = number(address)
+            window.op.address = word64(address)
             window.op.stack = is_stack(segment)
             execute_tile(&self.cpu, &window.op, insn, tile, step, &out)
-        elif memory is None:
+        elif memory is None and insn in (TILEZERO, TILERELEASE):
             execute_tile(&self.cpu, NULL, insn, tile, step, &out)
         else:
-            op.address = number(address)
+            op.address = word64(address)
             op.stack = is_stack(segment)
             PyObject_GetBuffer(memory, &view, PyBUF_SIMPLE)
             op.bytes = <uint8_t *>view.buf
@@ -478,7 +494,10 @@ cdef class Processor:
     # --- XCR0, MSRs, CPUID --------------------------------------------------------------------------------
 
     def xgetbv(self, index):
-        """XGETBV: XCR0 (index 0), or XCR0 & XINUSE with MXCSR's rule (index 1). Raises: `Fault` [SDM1 13.3, 13.6]."""
+        """XGETBV: XCR0 (index 0), or XCR0 & XINUSE with MXCSR's rule (index 1) [SDM1 13.3, 13.6].
+
+        `index` is RCX, of which the instruction reads the lower half. Raises: `Fault`.
+        """
         result = self.try_xgetbv(index)
         if isinstance(result, Fault):
             raise result
@@ -487,7 +506,7 @@ cdef class Processor:
     def try_xgetbv(self, index):
         """XGETBV; returns the value, or the `Fault`."""
         cdef Outcome out
-        if get_xcr(&self.cpu, number(index), &out) == DONE:
+        if get_xcr(&self.cpu, <uint32_t>word64(index), &out) == DONE:
             return out.detail
         return self.outcome(&out, "XGETBV")
 
@@ -504,7 +523,7 @@ cdef class Processor:
         """XSETBV; returns the `Fault` or `Exit`, or None."""
         cdef Outcome out
         cdef uint64_t before = self.cpu.xcr0
-        set_xcr0(&self.cpu, number(index), number(value), &out)
+        set_xcr0(&self.cpu, <uint32_t>word64(index), word64(value), &out)
         if out.kind == DONE and self.cpu.xcr0 & ~(self.cpu.ruler.known | 3):
             self.cpu.xcr0 = before
             raise UnsupportedError(f"components of XCR0 {ComponentMask(out.detail)} have no row in the table")
@@ -540,7 +559,7 @@ cdef class Processor:
         """WRMSR; returns the `Fault` or `Exit`, or None."""
         cdef Outcome out
         cdef Cpu *cpu = &self.cpu
-        cdef uint64_t bits = PyLong_AsUnsignedLongLongMask(value)
+        cdef uint64_t bits = word64(value)
         cdef uint64_t allowed
         cdef const Check *check
         if cpu.cpl:
@@ -622,14 +641,15 @@ cdef class Processor:
         values are not the initial ones; a mask: XINUSE is exactly that (components that XCR0 does not enable go by
         their values all the same). Everything counts as modified afterwards.
 
-        Raises: `KeyError` for a register that the model lacks; `ValueError` for a value that does not fit, or a mask
-        that leaves out a component of XCR0 whose values are not initial.
+        Raises: `KeyError` for a register that the model lacks; `ValueError` for a value that does not fit, a TILECFG that
+        no LDTILECFG leaves behind, or a mask that leaves out a component of XCR0 whose values are not initial.
         """
         cdef Cpu *cpu = &self.cpu
         cdef Field field
         cdef uint64_t found
         cdef bytearray saved = bytearray(self.view)
         cdef uint64_t mask = 0
+        self.enter()
         if xinuse is not None:
             mask = _mask(xinuse, "xinuse")
         try:
@@ -640,6 +660,8 @@ cdef class Processor:
                     continue
                 if name == "tilecfg" or row.family == "tmm":
                     value = whole_value(b"" if isinstance(value, int) else value, row.width)
+                if name == "tilecfg":
+                    self.check_config(value)
                 if row.family in ("xmm", "ymm", "zmm"):
                     self.put_vector(row.index, value, row.width)
                 else:
@@ -669,6 +691,16 @@ cdef class Processor:
         cpu.modified_high = BIT_SSE | HALVED
         cpu.info_valid = False
         return None
+
+    cdef int check_config(self, bytes image) except -1:
+        # What no LDTILECFG could have left there, and tile moves do not check again.
+        cdef uint32_t culprit = 0
+        cdef int rule = config_fault(image, &self.cpu.palettes, ALL, &culprit)
+        if rule:
+            raise ValueError(f"no CPU holds this TILECFG: {TILE_RULES[rule][1]} (byte {culprit})")
+        if image[0] == 0 and any(image):
+            raise ValueError("no CPU holds this TILECFG: palette 0 with other bytes set")
+        return 0
 
     cdef int mark_by_contents(self, uint64_t found) except -1:
         cdef Cpu *cpu = &self.cpu
@@ -756,6 +788,7 @@ cdef class Processor:
         """
         cdef Field field
         cdef bytes data
+        cdef Outcome out
         cdef Cpu *cpu = &self.cpu
         row = find_register(name)
         name = row.name
@@ -778,7 +811,10 @@ cdef class Processor:
             raise ValueError(f"no instruction writes {name} alone; load sets it")
         field = self.field(name)
         bits = bits_of(&field.op)
-        refused = self.enabled(bits & ~<uint64_t>LEGACY_BITS, f"{name}", bits & cpu.ruler.xfd)
+        refused = self.enabled(bits & ~<uint64_t>LEGACY_BITS, name, bits & cpu.ruler.xfd)
+        if name == "pkru" and not cpu.pke:
+            fault(&out, UD, R_PKE, NOWHERE, 0)
+            refused = self.fault(&out, "WRPKRU")
         if refused is not None:
             raise refused
         if family == "k":
@@ -870,13 +906,14 @@ cdef class Processor:
         cdef int insn
         cdef Py_ssize_t i = 0
         cdef Py_ssize_t count, stride
-        cdef uint64_t bits = number(mask)
-        cdef uint64_t base = number(address)
+        cdef uint64_t bits = word64(mask)
+        cdef uint64_t base = word64(address)
         cdef bint wide = rexw
         if instruction not in INSTRUCTIONS[:LDTILECFG]:
             raise ValueError(f"no instruction {instruction!r}: one of {', '.join(INSTRUCTIONS[:LDTILECFG])}")
         insn = INSTRUCTIONS.index(instruction)
         found = []
+        self.enter()
         PyObject_GetBuffer(areas, &view, PyBUF_C_CONTIGUOUS | PyBUF_ND)
         try:
             if view.ndim != 2 or view.itemsize != 1:
@@ -889,6 +926,7 @@ cdef class Processor:
             op.writable = not view.readonly
             op.stack = False
             while i < count:
+                self.busy = True
                 with nogil:
                     while i < count:
                         op.bytes = <uint8_t *>view.buf + i * stride
@@ -896,6 +934,7 @@ cdef class Processor:
                         if execute(&self.cpu, &op, insn, bits, wide, &out) != DONE:
                             break
                         i += 1
+                self.busy = False
                 if i < count:
                     found.append((i, self.outcome(&out, instruction)))
                     i += 1
@@ -913,11 +952,12 @@ cdef class Processor:
         cdef Py_buffer into
         cdef Py_buffer from_
         cdef int insn = XSAVEC
-        cdef uint64_t bits = number(mask)
+        cdef uint64_t bits = word64(mask)
         if instruction is not XSAVEC_NAME:
             if instruction not in INSTRUCTIONS[:XRSTOR]:
                 raise ValueError(f"{instruction!r} is no save instruction")
             insn = INSTRUCTIONS.index(instruction)
+        self.enter()
         PyObject_GetBuffer(save, &into, PyBUF_WRITABLE)
         try:
             PyObject_GetBuffer(restore, &from_, PyBUF_SIMPLE)
@@ -930,12 +970,12 @@ cdef class Processor:
         op.bytes = <uint8_t *>into.buf
         op.length = into.len
         op.writable = True
-        op.address = number(save_address)
+        op.address = word64(save_address)
         if execute(&self.cpu, &op, insn, bits, True, &out) == DONE:
             insn = XRSTOR
             op.bytes = <uint8_t *>from_.buf
             op.length = from_.len
-            op.address = number(restore_address)
+            op.address = word64(restore_address)
             execute(&self.cpu, &op, insn, bits, True, &out)
         PyBuffer_Release(&into)
         PyBuffer_Release(&from_)
@@ -955,10 +995,11 @@ cdef class Processor:
         cdef Py_buffer from_
         cdef int insn, now
         cdef Py_ssize_t i, count
-        cdef uint64_t bits = number(mask)
+        cdef uint64_t bits = word64(mask)
         if instruction not in INSTRUCTIONS[:XRSTOR]:
             raise ValueError(f"{instruction!r} is no save instruction")
         insn = INSTRUCTIONS.index(instruction)
+        self.enter()
         PyObject_GetBuffer(saves, &into, PyBUF_WRITABLE | PyBUF_C_CONTIGUOUS | PyBUF_ND)
         try:
             PyObject_GetBuffer(restores, &from_, PyBUF_C_CONTIGUOUS | PyBUF_ND)
@@ -976,6 +1017,7 @@ cdef class Processor:
             op.stack = False
             now = insn
             leave(&out, DONE, 0)
+            self.busy = True
             with nogil:
                 for i in range(count):
                     op.bytes = <uint8_t *>into.buf + i * into.shape[1]
@@ -991,6 +1033,7 @@ cdef class Processor:
                     now = XRSTOR
                     if execute(&self.cpu, &op, XRSTOR, bits, True, &out) != DONE:
                         break
+            self.busy = False
         finally:
             PyBuffer_Release(&into)
             PyBuffer_Release(&from_)

@@ -31,13 +31,6 @@ cdef inline uint64_t sign_extended(uint64_t value, int bits) noexcept nogil:
     return value if bits >= 64 else <uint64_t>(<int64_t>(value << (64 - bits)) >> (64 - bits))
 
 
-cdef inline int lowest(uint64_t bits) noexcept nogil:
-    cdef int i = 0
-    while i < 64 and not bits >> i & 1:
-        i += 1
-    return i
-
-
 # --- the header ---------------------------------------------------------------------------------------------
 
 cdef int header_fault(const uint8_t *area, const Restore *r, Outcome *out) noexcept nogil:
@@ -87,8 +80,6 @@ cdef void read_header(Cpu *cpu, const uint8_t *area, Restore *r) noexcept nogil:
 cdef int plan_restore(Cpu *cpu, Restore *r, Outcome *out) noexcept nogil:
     # What the header and the mask ask for; bits that the header should not have are left out.
     cdef uint64_t touched
-    cdef uint32_t end
-    cdef int i
     r.load = r.rfbm & r.xstate_bv
     r.init = r.rfbm & ~r.xstate_bv
     if r.compacted:
@@ -100,19 +91,10 @@ cdef int plan_restore(Cpu *cpu, Restore *r, Outcome *out) noexcept nogil:
         r.mxcsr = r.rfbm & (BIT_SSE | BIT_AVX) != 0
     if r.path == NULL:
         return leave(out, UNPLACED, r.rfbm)
-    r.size = HEADER_END
-    if not r.compacted:
-        r.size = r.path.shape.size
-        return DONE
-    touched = r.rfbm & r.slots & r.allowed if cpu.extent_xcomp else r.load & r.allowed
-    if touched == r.path.shape.mask:
-        r.size = r.path.shape.size
-        return DONE
-    for i in range(2, COMPONENT_LIMIT):
-        if touched >> i & 1:
-            end = r.path.shape.offset[i] + r.path.shape.width[i]
-            if end > r.size:
-                r.size = end
+    touched = r.path.shape.mask
+    if r.compacted:
+        touched &= r.rfbm & r.slots if cpu.extent_xcomp else r.load
+    r.size = r.path.shape.size if touched == r.path.shape.mask else end_of(&r.path.shape, touched, 0)
     return DONE
 
 
@@ -140,7 +122,7 @@ cdef int values_fault(Cpu *cpu, const uint8_t *area, const Restore *r, Outcome *
     cdef const Check *check
     cdef uint64_t at
     cdef int i, number
-    if r.rfbm & cpu.trace and load_le64(component_at(cpu, lowest(cpu.trace))) & 1:
+    if r.rfbm & cpu.trace and load_le64(trace_control(cpu)) & TRACE_ENABLED:
         return fault(out, GP, R_TRACE, HEADER_OFFSET, cpu.trace)
     if r.load & cpu.trace:
         number = lowest(cpu.trace)
@@ -148,8 +130,8 @@ cdef int values_fault(Cpu *cpu, const uint8_t *area, const Restore *r, Outcome *
         for i in range(<int>cpu.unit[number], <int>cpu.stored[number]):
             if area[at + i]:
                 return fault(out, GP, R_TRACE_RESERVED, at + i, area[at + i])
-    if r.load & cpu.interrupts and load_le64(component_at(cpu, lowest(cpu.interrupts)) + 16) >> 32 & 0xFF:
-        return fault(out, GP, R_UINV, r.path.shape.offset[lowest(cpu.interrupts)] + 20, 0)
+    if r.load & cpu.interrupts and load_le64(notification(cpu)) & NOTIFICATION_VECTOR:
+        return fault(out, GP, R_UINV, r.path.shape.offset[lowest(cpu.interrupts)] + cpu.notification + 4, 0)
     for i in range(cpu.check_count):
         check = &cpu.checks[i]
         if r.load >> check.component & 1:
@@ -213,8 +195,8 @@ cdef void init_component(Cpu *cpu, int i) noexcept nogil:
     elif i == 1:
         memset(cpu.area + XMM_OFFSET, 0, xmm_end(cpu) - XMM_OFFSET)
     elif cpu.branches >> i & 1:     # LBR_DEPTH stays
-        write_initial_bytes(i, component_at(cpu, i), 0, 8)
-        write_initial_bytes(i, component_at(cpu, i), 16, cpu.stored[i])
+        write_initial_bytes(i, component_at(cpu, i), 0, cpu.depth)
+        write_initial_bytes(i, component_at(cpu, i), cpu.depth + 8, cpu.stored[i])
     else:
         write_initial_bytes(i, component_at(cpu, i), 0, cpu.load_width[i] if cpu.long_mode else cpu.load_narrow[i])
 
@@ -237,13 +219,12 @@ cdef void init_components(Cpu *cpu, uint64_t bits) noexcept nogil:
 cdef void load_branches(Cpu *cpu, int i, const uint8_t *image, uint64_t *kept) noexcept nogil:
     # SDM1 13.5.12: an equal DEPTH restores the records below it; another one only CTL and LER, and all records are 0.
     cdef uint8_t *at = component_at(cpu, i)
-    cdef uint32_t depth = load_le32(at + 8)
-    move_bytes(image, at, 0, 8)
-    move_bytes(image, at, 16, 40)
-    if load_le64(image + 8) == depth:
-        move_bytes(image, at, 40, min(cpu.stored[i], 40 + 24 * depth))
+    move_bytes(image, at, 0, cpu.depth)
+    move_bytes(image, at, cpu.depth + 8, cpu.records)
+    if load_le64(image + cpu.depth) == load_le64(at + cpu.depth):
+        move_bytes(image, at, cpu.records, min(cpu.stored[i], records_end(cpu, i)))
     else:
-        memset(at + 40, 0, cpu.stored[i] - 40)
+        write_initial_bytes(i, at, cpu.records, cpu.stored[i])
         kept[0] |= <uint64_t>1 << i
 
 
@@ -364,7 +345,7 @@ cdef bint restore_pieces(Cpu *cpu, Operand *op, const uint8_t *area, Restore *r,
     if met:
         spill_tiles(cpu, r)
         if done & cpu.interrupts:   # SDM1 13.12: a fault after it was loaded
-            clear_bits(cpu, cpu.interrupts, 16, <uint64_t>0xFF << 32)
+            clear_vector(cpu)
     if done & cpu.tiledata:
         cpu.tiles_loaded = False
     track_restore(cpu, done & ~kept, r.init)

@@ -62,6 +62,7 @@ cdef dict RULES = {
     R_TILE_COLSB: ("TILE-COLSB", lambda d, c: f"rows of {d} bytes are not a multiple of 4", "SDM2 2.10"),
     R_TILE_START: ("TILE-START", lambda d, c: f"start_row {d} is beyond the tile's rows", "SDM2 2.10"),
     R_TILE_PALETTE: ("TILE-PALETTE", lambda d, c: f"palette {d} has no tile loads and stores", "SDM2 2.10"),
+    R_PKE: ("PKE", lambda d, c: "CR4.PKE is 0", "SDM2 WRPKRU"),
     R_XCR0_OFF: ("XCR0-OFF", lambda d, c: f"XCR0 lacks {_names(d)}", "SDM1 13.3"),
     R_DISABLED: ("VMX-XSAVES", lambda d, c: 'the VM-execution control "enable XSAVES/XRSTORS" is 0', "SDM3C 27.3"),
 }

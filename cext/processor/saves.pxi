@@ -27,7 +27,7 @@ cdef inline uint32_t xmm_end(Cpu *cpu) noexcept nogil:
 cdef uint32_t store_width(Cpu *cpu, int i) noexcept nogil:
     # Bytes of component i >= 2 that a save writes in this mode.
     if cpu.branches >> i & 1:
-        return min(cpu.stored[i], 40 + 24 * load_le32(component_at(cpu, i) + 8))
+        return min(cpu.stored[i], records_end(cpu, i))
     return cpu.stored[i] if cpu.long_mode else cpu.narrow[i]
 
 
@@ -127,19 +127,6 @@ cdef int probe_save(Cpu *cpu, Operand *op, uint64_t rfbm, bint compacted, uint32
     return probe(cpu, op, HEADER_OFFSET, 16 if compacted else 8, True, out)
 
 
-cdef uint32_t extent_before(Cpu *cpu, Path *path, uint64_t rfbm, uint64_t skipped) noexcept nogil:
-    # The end of the area if the components of `skipped` had no bytes.
-    cdef uint32_t end = HEADER_END
-    cdef uint32_t each
-    cdef int i
-    for i in range(2, COMPONENT_LIMIT):
-        if rfbm >> i & 1:
-            each = path.shape.offset[i] + (0 if skipped >> i & 1 else path.shape.width[i])
-            if each > end:
-                end = each
-    return end
-
-
 cdef int save(Cpu *cpu, Operand *op, int insn, uint64_t mask, bint rexw, Outcome *out) noexcept nogil:
     cdef bint compacted = insn == XSAVEC or insn == XSAVES
     cdef uint64_t rfbm, disabled, used, saved, header
@@ -174,7 +161,7 @@ cdef int save(Cpu *cpu, Operand *op, int insn, uint64_t mask, bint rexw, Outcome
         mxcsr = rfbm & (BIT_SSE | BIT_AVX) != 0
     size = path.shape.size
     if cpu.before_disabled and disabled & rfbm and (insn == XSAVEOPT or insn == XSAVEC):
-        size = extent_before(cpu, path, rfbm, disabled)
+        size = end_of(&path.shape, rfbm, disabled)
     if reach(op, size, True) and (cpu.long_mode is False or canonical(cpu, op.address + size - 1)):
         store_state(cpu, path, op.bytes, saved, disabled, mxcsr, rexw)
         store_header(op.bytes, rfbm, header, compacted)
@@ -197,9 +184,9 @@ cdef int save(Cpu *cpu, Operand *op, int insn, uint64_t mask, bint rexw, Outcome
         scatter(op, size, cpu.scratch)
     if insn == XSAVES:
         if rfbm & cpu.trace:        # SDM1 13.5.6: TraceEn is cleared
-            clear_bits(cpu, cpu.trace, 0, 1)
+            store_le64(trace_control(cpu), load_le64(trace_control(cpu)) & ~TRACE_ENABLED)
         if rfbm & cpu.interrupts:   # SDM1 13.5.11: UINV is cleared
-            clear_bits(cpu, cpu.interrupts, 16, <uint64_t>0xFF << 32)
+            clear_vector(cpu)
     return leave(out, DONE, saved)
 
 
@@ -209,13 +196,6 @@ cdef void store_header(uint8_t *area, uint64_t rfbm, uint64_t header, bint compa
         store_le64(area + XCOMP_OFFSET, rfbm | FORMAT_BIT)
     else:
         store_le64(area + HEADER_OFFSET, (load_le64(area + HEADER_OFFSET) & ~rfbm) | header)
-
-
-cdef void clear_bits(Cpu *cpu, uint64_t component, uint32_t at, uint64_t bits) noexcept nogil:
-    cdef int i = 0
-    while component >> i > 1:
-        i += 1
-    store_le64(component_at(cpu, i) + at, load_le64(component_at(cpu, i) + at) & ~bits)
 
 
 # --- FXSAVE and FXRSTOR (SDM2) ------------------------------------------------------------------------------

@@ -6,14 +6,16 @@ cdef dict STAGES = {"pf-header": STAGE_PF_HEADER, "gp-xcomp-xcr0": STAGE_GP_XCOM
 cdef dict POINTERS = {"always": POINTERS_ALWAYS, "es_only_zero": POINTERS_ZERO, "es_only_skip": POINTERS_SKIP}
 
 
+cdef uint32_t place_in(str name) except? 0:
+    # Where a register lies in its component.
+    return REGISTERS[name].parts[0].offset
+
+
 cdef int fill_tables(Cpu *cpu) except -1:
     # What the tables say of every component and register, as numbers.
     cdef Check *check
     cdef int i
     cdef uint64_t bit
-    global HALVED, UPPER
-    HALVED = 0
-    UPPER = 0
     for component, info in COMPONENTS.items():
         i = component
         bit = <uint64_t>1 << i
@@ -39,22 +41,15 @@ cdef int fill_tables(Cpu *cpu) except -1:
         i = part.component
         bit = <uint64_t>1 << i
         if i < 2 or not cpu.ruler.known >> i & 1:
-            if row.family in ("ymm", "zmm") and row.index < 16:
-                HALVED |= bit
-            elif row.family == "zmm":
-                UPPER |= bit
             continue
         cpu.unit[i] = part.width
         if row.family == "k":
             cpu.opmask = bit
         cpu.stored[i] = max(cpu.stored[i], <uint32_t>(part.offset + part.width))
         if row.family in ("ymm", "zmm") and row.index < 16:
-            HALVED |= bit
             if row.index < 8:
                 cpu.narrow[i] = max(cpu.narrow[i], <uint32_t>(part.offset + part.width))
-        elif row.family == "zmm":
-            UPPER |= bit
-        else:
+        elif row.family != "zmm":
             cpu.narrow[i] = cpu.stored[i]
     for i in range(2, COMPONENT_LIMIT):
         bit = <uint64_t>1 << i
@@ -77,6 +72,11 @@ cdef int fill_tables(Cpu *cpu) except -1:
     cpu.interrupts &= cpu.ruler.known
     cpu.branches &= cpu.ruler.known
     cpu.scale &= cpu.ruler.known
+    cpu.trace_control = place_in("IA32_RTIT_CTL")
+    cpu.notification = place_in("IA32_UINTR_MISC")
+    cpu.depth = place_in("IA32_LBR_DEPTH")
+    cpu.records = place_in("IA32_LBR_0_FROM_IP")
+    cpu.record = place_in("IA32_LBR_1_FROM_IP") - cpu.records
     for row in MSRS.values():
         if not (row.reserved or row.exclusive or row.canonical or row.values):
             continue

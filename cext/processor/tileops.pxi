@@ -1,14 +1,5 @@
 # The AMX instructions that move tile state (SDM2 LDTILECFG ... TILEZERO; order of checks as measured).
 
-cdef enum:
-    TILE_ROWS = 16
-    TILE_ROW = 64
-    CFG_SIZE = 64
-    CFG_START = 1
-    CFG_COLSB = 16
-    CFG_ROWS = 48
-
-
 cdef int tile_prologue(Cpu *cpu, Outcome *out) noexcept nogil:
     cdef uint64_t both = cpu.tilecfg | cpu.tiledata
     if not cpu.long_mode:
@@ -43,21 +34,21 @@ cdef int load_config(Cpu *cpu, Operand *op, Outcome *out) noexcept nogil:
     cdef int rule
     if tile_prologue(cpu, out) != DONE:
         return out.kind
-    if op.regions == NULL and op.length < CFG_SIZE:
-        return leave(out, SHORT, CFG_SIZE)
-    if probe(cpu, op, 0, CFG_SIZE, False, out) != DONE:
+    if op.regions == NULL and op.length < TILECFG_SIZE:
+        return leave(out, SHORT, TILECFG_SIZE)
+    if probe(cpu, op, 0, TILECFG_SIZE, False, out) != DONE:
         return out.kind
     if op.regions == NULL:
-        memcpy(image, op.bytes, CFG_SIZE)
+        memcpy(image, op.bytes, TILECFG_SIZE)
     else:
-        gather(op, CFG_SIZE, image)
+        gather(op, TILECFG_SIZE, image)
     rule = config_fault(image, &cpu.palettes, cpu.xcr0, &culprit)
     if rule:
         return fault(out, GP, R_TILE_CONFIG, culprit, rule)
     cfg = component_at(cpu, lowest(cpu.tilecfg))
-    memset(cfg, 0, CFG_SIZE)
+    memset(cfg, 0, TILECFG_SIZE)
     if image[0] == 1:
-        memcpy(cfg, image, CFG_SIZE)
+        memcpy(cfg, image, TILECFG_SIZE)
     cfg[0] = image[0]
     empty_tiles(cpu)
     touch(cpu, cpu.tilecfg)
@@ -72,22 +63,22 @@ cdef int store_config(Cpu *cpu, Operand *op, Outcome *out) noexcept nogil:
     cdef uint8_t *cfg
     if tile_prologue(cpu, out) != DONE:
         return out.kind
-    if op.regions == NULL and (op.length < CFG_SIZE or not op.writable):
-        return leave(out, SHORT if op.length < CFG_SIZE else READ_ONLY, CFG_SIZE)
-    if probe(cpu, op, 0, CFG_SIZE, True, out) != DONE:
+    if op.regions == NULL and (op.length < TILECFG_SIZE or not op.writable):
+        return leave(out, SHORT if op.length < TILECFG_SIZE else READ_ONLY, TILECFG_SIZE)
+    if probe(cpu, op, 0, TILECFG_SIZE, True, out) != DONE:
         return out.kind
     cfg = component_at(cpu, lowest(cpu.tilecfg))
     if op.regions == NULL:
-        memcpy(op.bytes, cfg, CFG_SIZE)
+        memcpy(op.bytes, cfg, TILECFG_SIZE)
     else:
-        scatter(op, CFG_SIZE, cfg)
+        scatter(op, TILECFG_SIZE, cfg)
     return leave(out, DONE, 0)
 
 
 cdef int release_tiles(Cpu *cpu, Outcome *out) noexcept nogil:
     if tile_prologue(cpu, out) != DONE:
         return out.kind
-    write_initial_bytes(lowest(cpu.tilecfg), component_at(cpu, lowest(cpu.tilecfg)), 0, CFG_SIZE)
+    write_initial_bytes(lowest(cpu.tilecfg), component_at(cpu, lowest(cpu.tilecfg)), 0, TILECFG_SIZE)
     empty_tiles(cpu)
     cpu.low &= ~cpu.tilecfg
     cpu.unknown &= ~cpu.tilecfg
@@ -99,21 +90,21 @@ cdef int release_tiles(Cpu *cpu, Outcome *out) noexcept nogil:
 cdef int check_tile(Cpu *cpu, const uint8_t *cfg, int tile, bint moves, Outcome *out) noexcept nogil:
     # What depends on the configuration, then XFD, then the restart row.
     cdef uint64_t disabled = cpu.xcr0 & cpu.xfd & cpu.tiledata
-    cdef uint16_t colsb
+    cdef uint32_t colsb
     if cfg[0] == 0:
         return fault(out, UD, R_TILE_UNCONFIGURED, NOWHERE, tile)
     if moves and cfg[0] != 1:
         return fault(out, UD, R_TILE_PALETTE, NOWHERE, cfg[0])
-    if tile >= 8 or (cfg[0] == 1 and not (cfg[CFG_ROWS + tile] and load_le16(cfg + CFG_COLSB + 2 * tile))):
+    if not config_valid(cfg, tile):
         return fault(out, UD, R_TILE_INVALID, NOWHERE, tile)
-    colsb = load_le16(cfg + CFG_COLSB + 2 * tile)
+    colsb = config_colsb(cfg, tile)
     if moves and colsb % 4:
         return fault(out, UD, R_TILE_COLSB, NOWHERE, colsb)
     if disabled:
         cpu.xfd_err = disabled
         return fault(out, NM, R_XFD, NOWHERE, disabled)
-    if moves and cfg[CFG_START] >= cfg[CFG_ROWS + tile]:
-        return fault(out, UD, R_TILE_START, NOWHERE, cfg[CFG_START])
+    if moves and cfg[START_ROW_AT] >= config_rows(cfg, tile):
+        return fault(out, UD, R_TILE_START, NOWHERE, cfg[START_ROW_AT])
     return DONE
 
 
@@ -139,10 +130,10 @@ cdef int move_tile(Cpu *cpu, Operand *op, int tile, int64_t stride, bint store, 
     cfg = component_at(cpu, lowest(cpu.tilecfg))
     if check_tile(cpu, cfg, tile, True, out) != DONE:
         return out.kind
-    data = component_at(cpu, lowest(cpu.tiledata)) + TILE_ROWS * TILE_ROW * tile
-    colsb = load_le16(cfg + CFG_COLSB + 2 * tile)
-    rows = cfg[CFG_ROWS + tile]
-    start = cfg[CFG_START]
+    data = component_at(cpu, lowest(cpu.tiledata)) + TILE_BYTES * tile
+    colsb = config_colsb(cfg, tile)
+    rows = config_rows(cfg, tile)
+    start = cfg[START_ROW_AT]
     if op.regions == NULL:
         if store and not op.writable:
             return leave(out, READ_ONLY, 0)
@@ -155,7 +146,7 @@ cdef int move_tile(Cpu *cpu, Operand *op, int tile, int64_t stride, bint store, 
             if row_fault(cpu, op, <uint64_t>(row * stride), colsb, store, out) != DONE:
                 return out.kind
     if not store:
-        memset(data + TILE_ROW * start, 0, TILE_ROW * (TILE_ROWS - start))
+        memset(data + TILE_ROW_BYTES * start, 0, TILE_BYTES - TILE_ROW_BYTES * start)
         touch(cpu, cpu.tiledata)
         cpu.tiles_loaded = True
     for row in range(start, rows):
@@ -167,14 +158,14 @@ cdef int move_tile(Cpu *cpu, Operand *op, int tile, int64_t stride, bint store, 
         shifted.address += offset
         if op.regions != NULL:
             if store:
-                scatter(&shifted, colsb, data + TILE_ROW * row)
+                scatter(&shifted, colsb, data + TILE_ROW_BYTES * row)
             else:
-                gather(&shifted, colsb, data + TILE_ROW * row)
+                gather(&shifted, colsb, data + TILE_ROW_BYTES * row)
         elif store:
-            memcpy(op.bytes + offset, data + TILE_ROW * row, colsb)
+            memcpy(op.bytes + offset, data + TILE_ROW_BYTES * row, colsb)
         else:
-            memcpy(data + TILE_ROW * row, op.bytes + offset, colsb)
-    cfg[CFG_START] = 0 if status == DONE else row
+            memcpy(data + TILE_ROW_BYTES * row, op.bytes + offset, colsb)
+    cfg[START_ROW_AT] = 0 if status == DONE else row
     return leave(out, DONE, 0) if status == DONE else status
 
 
@@ -185,8 +176,8 @@ cdef int zero_tile(Cpu *cpu, int tile, Outcome *out) noexcept nogil:
     cfg = component_at(cpu, lowest(cpu.tilecfg))
     if check_tile(cpu, cfg, tile, False, out) != DONE:
         return out.kind
-    memset(component_at(cpu, lowest(cpu.tiledata)) + TILE_ROWS * TILE_ROW * tile, 0, TILE_ROWS * TILE_ROW)
-    cfg[CFG_START] = 0
+    memset(component_at(cpu, lowest(cpu.tiledata)) + TILE_BYTES * tile, 0, TILE_BYTES)
+    cfg[START_ROW_AT] = 0
     touch(cpu, cpu.tiledata)
     cpu.tiles_loaded = True
     return leave(out, DONE, 0)
