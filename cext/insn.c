@@ -1,10 +1,8 @@
 /* The instructions and the assembly around them; see insn.h. The guard is in guard.c. */
+#include "assembly.h"
 #include "insn.h"
 
 #include <pthread.h>
-
-#define TEXT(x) #x
-#define OF(x) TEXT(x) /* an operand of the assembly: the macro's value as text */
 
 /* Offsets for the assembly; checked against the structures below. */
 #define RUN_CALLER 0
@@ -31,8 +29,6 @@
 #define POST_CAPS 24
 #define POST_FLAGS 28
 
-#define AT(type, member, value) \
-    _Static_assert(offsetof(struct type, member) == (value), #type "." #member " is not where the assembly has it")
 AT(insn_run, caller, RUN_CALLER);
 AT(insn_run, prime, RUN_PRIME);
 AT(insn_run, image, RUN_IMAGE);
@@ -81,9 +77,6 @@ _Static_assert(INSN_XSAVE64 == XSAVE64_ && INSN_XSAVEC64 == XSAVEC64_ && INSN_XS
                INSN_XRSTORS64 == XRSTORS64_ && INSN_XRSTOR == XRSTOR_ && INSN_FXRSTOR == FXRSTOR_ &&
                INSN_XRSTORS == XRSTORS_, "numbers of the instructions");
 
-#define N8 "0,1,2,3,4,5,6,7"
-#define N16 N8 ",8,9,10,11,12,13,14,15"
-#define N32 N16 ",16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31"
 #define EACH(numbers, text) ".irp i," numbers "\n\t" text "\n.endr\n"
 /* mov between r16+i and FILE_APX+8*i(%rbp), for assemblers without APX: REX2 (D5H; W, R4, and R3 for the upper
    eight), opcode, ModRM, a 32-bit displacement */

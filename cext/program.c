@@ -1,13 +1,11 @@
 /* The assembly of program.h. */
 #define _GNU_SOURCE
 #include "program.h"
+#include "assembly.h"
 
 #include <errno.h>
 #include <sys/mman.h>
 #include <unistd.h>
-
-#define TEXT(x) #x
-#define OF(x) TEXT(x)
 
 #define PRG_CALLER 0
 #define PRG_PRIME 8
@@ -20,8 +18,6 @@
 #define PRG_CAPS 64
 #define PRG_ALIGN_CHECK 68
 #define STEP_SIZE 32
-#define AT(type, member, value) \
-    _Static_assert(offsetof(struct type, member) == (value), #type "." #member " is not where the assembly has it")
 AT(insn_program, caller, PRG_CALLER);
 AT(insn_program, prime, PRG_PRIME);
 AT(insn_program, step, PRG_STEP);
@@ -39,10 +35,6 @@ AT(insn_step, result, 24);
 _Static_assert(sizeof(struct insn_step) == STEP_SIZE, "size of a step");
 _Static_assert(STEP_STACK == 16 && STEP_LDTILECFG == 32 && STEP_XGETBV == 44 && STEP_SSE == 45 && STEP_COUNT == 58,
                "the table below has the steps in this order");
-
-#define N8 "0,1,2,3,4,5,6,7"
-#define N16 N8 ",8,9,10,11,12,13,14,15"
-#define N32 N16 ",16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31"
 
 /* One slot of 16 bytes: an instruction and the way on. A slot is what a table entry or a register number chooses. */
 #define SLOT(text) ".p2align 4\n    " text "\n    jmp insn_steps_next\n    int3\n"

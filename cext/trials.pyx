@@ -18,8 +18,8 @@ from xsave._native cimport (INSN_AVX512, INSN_TILECFG, INSN_XGETBV1, STEP_EVEX12
                             STEP_XSAVE, STEP_XSAVE64, enter_guard, free_arena, insn_arena, insn_guard, insn_machine,
                             insn_program, insn_step, leave_guard, make_arena, run_program, this_cpu)
 from xsave.codec cimport load_le16, load_le32, load_le64
-from xsave.layout cimport (FORMAT_COMPACTED, HEADER_END, HEADER_OFFSET, MXCSR_OFFSET, X87_HIGH, XCOMP_OFFSET, XMM_END,
-                           Shape, lay_out)
+from xsave.layout cimport (FORMAT_COMPACTED, HEADER_END, HEADER_OFFSET, MXCSR_INIT, MXCSR_OFFSET, X87_HIGH,
+                           X87_HIGH_END, XCOMP_OFFSET, XMM_END, XMM_OFFSET, Shape, lay_out)
 from xsave.processor cimport (DONE, FAULT, FXRSTOR, FXSAVE, LDTILECFG, STTILECFG, TILELOADD, TILERELEASE, TILESTORED,
                               TILEZERO, XRSTOR, XSAVE, XSAVEC, XSAVEOPT, Cpu, Operand, Outcome,
                               Processor, Region, execute, execute_tile, get_xcr, initialise_x87, load_mxcsr,
@@ -27,6 +27,7 @@ from xsave.processor cimport (DONE, FAULT, FXRSTOR, FXSAVE, LDTILECFG, STTILECFG
                               zero_vectors)
 
 from xsave.errors import HostError, UnsupportedError
+from xsave.registers import REGISTERS
 
 cdef extern from "<stdlib.h>" nogil:
     void *aligned_alloc(size_t alignment, size_t size)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from xsave._trials import Difference, Trials
 
-__all__ = ["Disagreement", "Report", "processor", "replay", "run"]
+__all__ = ["Disagreement", "Report", "describe", "processor", "replay", "run"]
 
 _BLOCK = 100_000  # cases between two calls of `progress`
 _WORST = 20  # disagreements that are cut down and shown

@@ -176,7 +176,7 @@ def ask(row: Difference, model: "CpuModel") -> str:
     from xsave.processor import Processor
 
     place = row.place
-    cpu = Processor(model, cpl=3, ac=place.get("align_check", False), ia32_xfd=int(model.xcr0_mask) & 1 << 18)
+    cpu = Processor(model, cpl=3, ac=place.get("align_check", False))
     options = {"rexw": place.get("rexw", True), "segment": place.get("segment", "ds")}
     memory = Memory()
     area = bytearray()

@@ -106,8 +106,9 @@ cdef class Processor:
 
     `xcr0`: XCR0, default all that the model has; `ia32_xss`, `ia32_xfd`: the MSRs. `cpl`: 0-3; `mode`: 64, or 32 for
     compatibility mode; `ac`: CR0.AM and EFLAGS.AC are both set; `la57`: linear addresses have 57 bits instead of 48;
-    the `cr...` bits as named (CR4.CET and CR4.UINTR change none of these instructions). `modified_opt`: XSAVEOPT and XSAVES leave out what has not changed since XRSTOR.
-    `atomic_faults`: a faulting instruction has changed nothing; None: as the CPUs of the model's profile do. `vmx`: a
+    the `cr...` bits as named (CR4.CET and CR4.UINTR change none of these instructions). `modified_opt`: XSAVEOPT and
+    XSAVES leave out what has not changed since XRSTOR. `atomic_faults`: a faulting instruction has changed nothing;
+    None: as the CPUs of the model's profile do. `vmx`: a
     `Vmx` for non-root operation.
 
     Instructions take a buffer that begins at their operand, or a `Memory`; `address` is the operand's linear address,
@@ -523,6 +524,7 @@ cdef class Processor:
         """XSETBV; returns the `Fault` or `Exit`, or None."""
         cdef Outcome out
         cdef uint64_t before = self.cpu.xcr0
+        self.enter()
         set_xcr0(&self.cpu, <uint32_t>word64(index), word64(value), &out)
         if out.kind == DONE and self.cpu.xcr0 & ~(self.cpu.ruler.known | 3):
             self.cpu.xcr0 = before
@@ -562,6 +564,7 @@ cdef class Processor:
         cdef uint64_t bits = word64(value)
         cdef uint64_t allowed
         cdef const Check *check
+        self.enter()
         if cpu.cpl:
             fault(&out, GP, R_CPL, NOWHERE, cpu.cpl)
             return self.fault(&out, "WRMSR")
@@ -641,8 +644,8 @@ cdef class Processor:
         values are not the initial ones; a mask: XINUSE is exactly that (components that XCR0 does not enable go by
         their values all the same). Everything counts as modified afterwards.
 
-        Raises: `KeyError` for a register that the model lacks; `ValueError` for a value that does not fit, a TILECFG that
-        no LDTILECFG leaves behind, or a mask that leaves out a component of XCR0 whose values are not initial.
+        Raises: `KeyError` for a register that the model lacks; `ValueError` for a value that does not fit, a TILECFG
+        that no LDTILECFG leaves behind, or a mask that leaves out a component of XCR0 whose values are not initial.
         """
         cdef Cpu *cpu = &self.cpu
         cdef Field field
@@ -761,6 +764,7 @@ cdef class Processor:
         # The fault of an instruction that needs these components of XCR0, or None.
         cdef Outcome out
         cdef Cpu *cpu = &self.cpu
+        self.enter()
         if needed and not cpu.osxsave:
             fault(&out, UD, R_OSXSAVE, NOWHERE, 0)
         elif needed & ~cpu.xcr0:

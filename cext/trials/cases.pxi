@@ -142,7 +142,7 @@ cdef void draw_tilecfg(Draw *d, uint8_t *at) noexcept nogil:
 cdef uint32_t draw_mxcsr(Draw *d, uint32_t legal) noexcept nogil:
     cdef uint32_t kind = below(d, 16)
     if kind < 6:
-        return 0x1F80
+        return MXCSR_INIT
     if kind == 6:
         return <uint32_t>draw(d)
     return <uint32_t>draw(d) & legal
@@ -154,10 +154,9 @@ cdef void draw_image(Trials t, Draw *d, uint8_t *image) noexcept nogil:
     # A standard image of the whole XCR0 with every component in it.
     cdef int i
     cdef Shape *shape = &t.whole
-    cdef uint16_t fsw
     memset(image, 0, t.room)
-    draw_component(d, image + X87_HIGH, 128)
-    draw_component(d, image + 160, 256)
+    draw_component(d, image + X87_HIGH, X87_HIGH_END - X87_HIGH)
+    draw_component(d, image + XMM_OFFSET, XMM_END - XMM_OFFSET)
     image[4] = <uint8_t>draw(d)
     draw_bytes(d, image + 6, 18)
     if below(d, 3):
@@ -168,7 +167,7 @@ cdef void draw_image(Trials t, Draw *d, uint8_t *image) noexcept nogil:
                 draw_tilecfg(d, image + shape.offset[i])
             else:
                 draw_component(d, image + shape.offset[i], shape.width[i])
-            if i == 9:      # PKRU: no key may close the program's own memory
+            if t.keys >> i & 1:     # no key may close the program's own memory
                 store_le32(image + shape.offset[i], load_le32(image + shape.offset[i]) & ~<uint32_t>3)
 
 
@@ -220,7 +219,7 @@ cdef void draw_header(Trials t, Draw *d, uint8_t *area, size_t size) noexcept no
     store_le64(area + HEADER_OFFSET, xstate_bv)
     store_le64(area + XCOMP_OFFSET, xcomp_bv | FORMAT_BIT if compacted else 0)
     memset(area + XCOMP_OFFSET + 8, 0, HEADER_END - XCOMP_OFFSET - 8)
-    if (below(d, 3) == 0 or t.tilecfg or t.xcr0 >> 9 & 1):
+    if below(d, 3) == 0 or (t.tilecfg | t.keys) & t.xcr0:
         if not compacted:
             shape = t.whole
         elif lay_out(&t.model.cpu.ruler, xcomp_bv, FORMAT_COMPACTED, &shape):
@@ -229,15 +228,15 @@ cdef void draw_header(Trials t, Draw *d, uint8_t *area, size_t size) noexcept no
             if shape.mask >> i & 1 and shape.offset[i] + shape.width[i] <= size:
                 if t.tilecfg >> i & 1:
                     draw_tilecfg(d, area + shape.offset[i])
-                elif i == 9:
+                elif t.keys >> i & 1:
                     store_le32(area + shape.offset[i], <uint32_t>draw(d) & ~<uint32_t>3)
                 elif not below(d, 3):
                     memset(area + shape.offset[i], 0, shape.width[i])
     if not below(d, 4):
-        memset(area + 32, 0, 128)
+        memset(area + X87_HIGH, 0, X87_HIGH_END - X87_HIGH)
         area[4] = 0
     if not below(d, 4):
-        memset(area + 160, 0, 256)
+        memset(area + XMM_OFFSET, 0, XMM_END - XMM_OFFSET)
     if not below(d, 7):     # something wrong
         at = below(d, 16)
         if at < 3:

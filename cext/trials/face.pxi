@@ -24,6 +24,7 @@ cdef class Trials:
     cdef uint64_t xcr0
     cdef uint64_t never         # components that the prime image may not have (XFD disables them)
     cdef uint64_t tilecfg
+    cdef uint64_t keys          # the component of PKRU
     cdef uint32_t mxcsr_mask
     cdef uint32_t caps
     cdef bint compaction, optimised, avx, avx512, xgetbv1, tiles
@@ -71,6 +72,7 @@ cdef class Trials:
         self.avx = cpu.xcr0 >> 2 & 1
         self.avx512 = cpu.caps & INSN_AVX512 != 0
         self.tilecfg = model.cpu.tilecfg & cpu.xcr0 if cpu.caps & INSN_TILECFG else 0
+        self.keys = <uint64_t>1 << <int>REGISTERS["pkru"].component
         self.tiles = self.tilecfg != 0 and not model.cpu.xfd
         if lay_out(&model.cpu.ruler, cpu.xcr0, 0, &self.whole):
             raise UnsupportedError("CPUID gives no standard offset of a component of XCR0")

@@ -93,7 +93,7 @@ cdef void disturb(Cpu *cpu, int noise) noexcept nogil:
     if noise & NOISE_SSE:
         if cpu.by_value:
             for n in range(16):
-                memcpy(held, cpu.area + 160 + 16 * n, 16)
+                memcpy(held, cpu.area + XMM_OFFSET + 16 * n, 16)
                 write_vector(cpu, n, 16, False, held, False)
         else:
             cpu.low |= BIT_SSE
@@ -245,5 +245,5 @@ cdef void warm_up(Trials t) noexcept nogil:
         memcpy(t.prime, t.pool, t.room)
         store_le64(t.prime + HEADER_OFFSET, t.xcr0)
         store_le16(t.prime, 0x37F)
-        store_le32(t.prime + MXCSR_OFFSET, 0x1F80)
+        store_le32(t.prime + MXCSR_OFFSET, MXCSR_INIT)
         perform(t, &case, 0, &side)

@@ -54,3 +54,12 @@ def end_of(name: str, mask: int, fmt: str) -> int:
     if fmt == reference.STANDARD:
         return reference.standard_size(name, mask)
     return reference.compacted_offsets(name, mask)[1]
+
+
+def submasks(mask: int) -> list[int]:
+    """All 2^n values over the bits of a mask."""
+    found = [0]
+    for i in range(64):
+        if mask >> i & 1:
+            found += [value | 1 << i for value in found]
+    return found

@@ -2,17 +2,10 @@
 
 import pytest
 
+from tests.processor.operands import submasks
 from xsave import CpuModel, Fault, Processor
 
 XSS = 0xDA0
-
-
-def submasks(mask: int) -> list[int]:
-    found = [0]
-    for i in range(64):
-        if mask >> i & 1:
-            found += [value | 1 << i for value in found]
-    return found
 
 
 def row(model: CpuModel, i: int) -> tuple[int, int, int, int]:

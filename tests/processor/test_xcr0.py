@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.processor.operands import submasks
 from xsave import CpuModel, Exit, Fault, Processor, Vmx
 
 SPR = CpuModel.named("SapphireRapids")
@@ -23,15 +24,6 @@ def refusal(value: int, supported: int) -> str | None:
     if value & ~supported:
         return "R-RSV"
     return next((code for code, broken in RULES if broken(value)), None)
-
-
-def submasks(mask: int) -> list[int]:
-    """All 2^n values over the bits of a mask."""
-    found = [0]
-    for i in range(64):
-        if mask >> i & 1:
-            found += [value | 1 << i for value in found]
-    return found
 
 
 def privileged(model: CpuModel, **controls: object) -> Processor:

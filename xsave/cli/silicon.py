@@ -3,6 +3,7 @@
 from xsave.cli.failures import NO_INPUT, CommandError, usage
 from xsave.cli.machine import NO_MEMORY, Machine
 from xsave.cli.outcome import REPEATED, Outcome, touched
+from xsave.cli.uabi import dynamic
 from xsave.components import ComponentMask
 from xsave.errors import HostError, UnsupportedError
 
@@ -44,12 +45,7 @@ def prepare(machine: Machine, options: "argparse.Namespace") -> None:
         raise usage(f"run: a negative --stride leaves the area, which {which} does not do")
     machine.cpl = 3
     # Linux keeps a component that needs its permission disabled where nobody has asked for it.
-    machine.xfd = ComponentMask(_dynamic(machine) & Host.xcr0) if not Host.amx_permission() else ComponentMask(0)
-
-
-def _dynamic(machine: Machine) -> int:
-    rows = machine.model.components.items()
-    return sum(1 << component for component, row in rows if row.xfd and not row.supervisor)
+    machine.xfd = ComponentMask(dynamic(machine.model) & Host.xcr0) if not Host.amx_permission() else ComponentMask(0)
 
 
 def room(machine: Machine, data: bytes) -> "tuple[bytes, int]":
