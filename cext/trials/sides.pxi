@@ -76,7 +76,8 @@ cdef inline uint64_t address_of(Trials t, const Case *case, const Step *s) noexc
 
 
 # A disturbance that is the machine's own, bits of it: legacy SSE registers are loaded with what they held (XINUSE[1] is
-# raised, and what a merge raises); XRSTOR_INFO is lost; the whole state is saved and restored.
+# raised, and what a merge raises); XRSTOR_INFO is lost; the whole state is saved and restored, which only matters where
+# contents decide (a context switch; one case in a million on a busy machine).
 cdef enum:
     NOISE_NONE = 0
     NOISE_SSE = 1

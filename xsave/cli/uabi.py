@@ -15,10 +15,12 @@ if TYPE_CHECKING:
 
 PTRACE, KVM = "PTRACE_SETREGSET", "KVM_SET_XSAVE"
 # User components that Linux handles; what it enables of them is its XCR0.
-SUPPORTED = 0xFF | 1 << 9 | 3 << 17 | 1 << 19
+SUPPORTED = ComponentMask.parse("x87 SSE AVX MPX AVX512 PKRU AMX APX")
 # struct kvm_xsave begins with so many bytes; KVM_CAP_XSAVE2 tells where it is more.
 _KVM_BYTES = 4096
 _WORD = 8
+# Components with which the kernel looks at MXCSR.
+_CHECKED = ComponentMask.parse("x87 SSE AVX")
 _MXCSR, _XSTATE, _XCOMP, _RESERVED, _HEADER_END = 24, 512, 520, 528, 576
 _SECTION = {PTRACE: "Linux regset.c", KVM: "Linux kvm/x86.c"}
 _HEADER = "Linux xstate.c"
@@ -94,7 +96,7 @@ def _header(data: "bytes | memoryview", model: "CpuModel", entry: str, xcr0: int
     knob = model.knobs.get("mxcsr_mask", 0xFFFF)
     mxcsr = int.from_bytes(data[_MXCSR : _MXCSR + 4], "little")
     reserved = mxcsr & ~(knob if isinstance(knob, int) else 0xFFFF)
-    if reserved and xstate & 7:
+    if reserved and xstate & _CHECKED:
         text = f"MXCSR {mxcsr:#x} has reserved bits {reserved:#x}, and XSTATE_BV has x87, SSE or AVX"
         found.append(("U-MXCSR", _first(_MXCSR, reserved), f"{text}: EINVAL [{_HEADER}]", True))
     return found
