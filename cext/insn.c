@@ -183,14 +183,7 @@ __asm__(
     ".globl insn_save_begin\n.hidden insn_save_begin\n.globl insn_save_end\n.hidden insn_save_end\n"
     ".globl insn_read_begin\n.hidden insn_read_begin\n.globl insn_done\n.hidden insn_done\n"
     "insn_transit:\n"
-    "    .cfi_startproc\n"
-    "    endbr64\n"
-    "    push %rbx\n    .cfi_adjust_cfa_offset 8\n    .cfi_rel_offset %rbx, 0\n"
-    "    push %rbp\n    .cfi_adjust_cfa_offset 8\n    .cfi_rel_offset %rbp, 0\n"
-    "    push %r12\n    .cfi_adjust_cfa_offset 8\n    .cfi_rel_offset %r12, 0\n"
-    "    push %r13\n    .cfi_adjust_cfa_offset 8\n    .cfi_rel_offset %r13, 0\n"
-    "    push %r14\n    .cfi_adjust_cfa_offset 8\n    .cfi_rel_offset %r14, 0\n"
-    "    push %r15\n    .cfi_adjust_cfa_offset 8\n    .cfi_rel_offset %r15, 0\n"
+    ENTER
     "    mov %rdi, %r15\n"
     "    mov " OF(RUN_CALLER) "(%r15), %rbx\n"
     "    mov " OF(RUN_REGISTERS) "(%r15), %rbp\n"
@@ -302,14 +295,7 @@ __asm__(
     "    mov $-1, %eax\n"
     "    mov $-1, %edx\n"
     "    xrstor64 (%rbx)\n"
-    "    pop %r15\n    .cfi_adjust_cfa_offset -8\n    .cfi_restore %r15\n"
-    "    pop %r14\n    .cfi_adjust_cfa_offset -8\n    .cfi_restore %r14\n"
-    "    pop %r13\n    .cfi_adjust_cfa_offset -8\n    .cfi_restore %r13\n"
-    "    pop %r12\n    .cfi_adjust_cfa_offset -8\n    .cfi_restore %r12\n"
-    "    pop %rbp\n    .cfi_adjust_cfa_offset -8\n    .cfi_restore %rbp\n"
-    "    pop %rbx\n    .cfi_adjust_cfa_offset -8\n    .cfi_restore %rbx\n"
-    "    ret\n"
-    "    .cfi_endproc\n"
+    LEAVE
     "    .size insn_transit, .-insn_transit\n");
 
 /* insn_occupy(rdi = struct insn_post *): loads the register file by plain moves, counts itself ready, and waits

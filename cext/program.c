@@ -62,14 +62,7 @@ __asm__(
     ".globl insn_program_prime\n.hidden insn_program_prime\n.globl insn_steps_begin\n.hidden insn_steps_begin\n"
     ".globl insn_steps_end\n.hidden insn_steps_end\n.globl insn_program_stop\n.hidden insn_program_stop\n"
     "insn_program:\n"
-    "    .cfi_startproc\n"
-    "    endbr64\n"
-    "    push %rbx\n    .cfi_adjust_cfa_offset 8\n    .cfi_rel_offset %rbx, 0\n"
-    "    push %rbp\n    .cfi_adjust_cfa_offset 8\n    .cfi_rel_offset %rbp, 0\n"
-    "    push %r12\n    .cfi_adjust_cfa_offset 8\n    .cfi_rel_offset %r12, 0\n"
-    "    push %r13\n    .cfi_adjust_cfa_offset 8\n    .cfi_rel_offset %r13, 0\n"
-    "    push %r14\n    .cfi_adjust_cfa_offset 8\n    .cfi_rel_offset %r14, 0\n"
-    "    push %r15\n    .cfi_adjust_cfa_offset 8\n    .cfi_rel_offset %r15, 0\n"
+    ENTER
     "    mov %rdi, %r15\n"
     "    mov " OF(PRG_CALLER) "(%r15), %rbx\n"
     "    mov " OF(PRG_STEP) "(%r15), %r12\n"
@@ -167,14 +160,7 @@ __asm__(
     "    jz 1f\n"
     "    xsave64 (%rsi)\n"
     "1:  xrstor64 (%rbx)\n"
-    "    pop %r15\n    .cfi_adjust_cfa_offset -8\n    .cfi_restore %r15\n"
-    "    pop %r14\n    .cfi_adjust_cfa_offset -8\n    .cfi_restore %r14\n"
-    "    pop %r13\n    .cfi_adjust_cfa_offset -8\n    .cfi_restore %r13\n"
-    "    pop %r12\n    .cfi_adjust_cfa_offset -8\n    .cfi_restore %r12\n"
-    "    pop %rbp\n    .cfi_adjust_cfa_offset -8\n    .cfi_restore %rbp\n"
-    "    pop %rbx\n    .cfi_adjust_cfa_offset -8\n    .cfi_restore %rbx\n"
-    "    ret\n"
-    "    .cfi_endproc\n"
+    LEAVE
     "    .size insn_program, .-insn_program\n");
 
 enum { PAGE = 4096 };
