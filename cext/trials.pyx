@@ -37,6 +37,8 @@ cdef extern from "bytes.h" nogil:
     void store_le32(void *p, uint32_t v)
     void store_le64(void *p, uint64_t v)
 
+__all__ = ["Trials"]
+
 include "trials/cases.pxi"
 include "trials/sides.pxi"
 include "trials/judge.pxi"

@@ -2,6 +2,8 @@ from typing import Self, final
 
 from xsave.processor import Processor
 
+__all__ = ["Trials"]
+
 Difference = tuple[str, int, int, int]
 
 @final
