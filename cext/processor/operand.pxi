@@ -1,14 +1,27 @@
 # The memory operand: which of its bytes can be reached, and what a byte that cannot be reached means.
 
 cdef bint canonical(Cpu *cpu, uint64_t address) noexcept nogil:
+    # Outside 64-bit mode every address is.
     cdef int bits = 57 if cpu.la57 else 48
-    return <int64_t>(address << (64 - bits)) >> (64 - bits) == <int64_t>address
+    return not cpu.long_mode or <int64_t>(address << (64 - bits)) >> (64 - bits) == <int64_t>address
 
 
-cdef bint reach(Operand *op, size_t size, bint write) noexcept nogil:
+cdef int check_buffer(const Operand *op, size_t size, bint write, Outcome *out) noexcept nogil:
+    # A plain buffer has no pages: one that ends too early or cannot be written is misuse, not a fault.
+    if op.regions == NULL:
+        if op.length < size:
+            return leave(out, SHORT, size)
+        if write and not op.writable:
+            return leave(out, READ_ONLY, size)
+    return DONE
+
+
+cdef bint reach(Cpu *cpu, Operand *op, size_t size, bint write) noexcept nogil:
     # Whether the operand's first `size` bytes lie in one piece, all of them usable; `op.bytes` is then byte 0.
     cdef size_t i
     cdef const Region *region
+    if not canonical(cpu, op.address + size - 1):
+        return False
     if op.regions == NULL:
         return op.length >= size and (op.writable or not write)
     for i in range(op.count):
@@ -58,7 +71,7 @@ cdef int probe(Cpu *cpu, Operand *op, uint64_t offset, size_t size, bint write, 
     # #GP or #SS for bytes that no address reaches, #PF for the first that is not there.
     cdef bint present
     cdef int64_t at
-    if cpu.long_mode and not (canonical(cpu, op.address + offset) and canonical(cpu, op.address + offset + size - 1)):
+    if not (canonical(cpu, op.address + offset) and canonical(cpu, op.address + offset + size - 1)):
         return fault(out, SS if op.stack else GP, R_CANONICAL, offset, op.address + offset)
     at = missing(op, offset, size, write, &present)
     if at != NOWHERE:
@@ -73,6 +86,9 @@ cdef void gather(Operand *op, size_t size, uint8_t *to) noexcept nogil:
     cdef const Region *region
     cdef size_t i
     cdef uint64_t at
+    if op.regions == NULL:
+        memcpy(to, op.bytes, size)
+        return
     memset(to, 0, size)
     while done < size:
         at = op.address + done
@@ -93,6 +109,9 @@ cdef void scatter(Operand *op, size_t size, const uint8_t *from_) noexcept nogil
     cdef const Region *region
     cdef size_t i
     cdef uint64_t at
+    if op.regions == NULL:
+        memcpy(op.bytes, from_, size)
+        return
     while done < size:
         at = op.address + done
         some = 1
@@ -121,7 +140,7 @@ cdef int check_address(Cpu *cpu, Operand *op, uint64_t alignment, bint align_che
         op.address = <uint32_t>op.address
     if align_first and check_alignment(cpu, op, alignment, align_check, out) != DONE:
         return out.kind
-    if cpu.long_mode and not canonical(cpu, op.address):
+    if not canonical(cpu, op.address):
         return fault(out, SS if op.stack else GP, R_CANONICAL, 0, op.address)
     return check_alignment(cpu, op, alignment, align_check, out)
 

@@ -414,8 +414,8 @@ cdef int restore_slowly(Cpu *cpu, Operand *op, Restore *r, Outcome *out) noexcep
     cdef int64_t missed = NOWHERE
     cdef uint64_t odd
     cdef int i, stage
-    if not gathered and op.length < HEADER_END:
-        return leave(out, SHORT, HEADER_END)
+    if check_buffer(op, HEADER_END, False, out) != DONE:
+        return out.kind
     if gathered:
         area = cpu.scratch
         gather(op, HEADER_END, area)
@@ -450,8 +450,8 @@ cdef int restore_slowly(Cpu *cpu, Operand *op, Restore *r, Outcome *out) noexcep
             if r.load & disabled:
                 cpu.xfd_err = r.load & disabled
                 return fault(out, NM, R_XFD, HEADER_OFFSET + lowest(r.load & disabled) // 8, r.load & disabled)
-            if not gathered and op.length < r.size:
-                return leave(out, SHORT, r.size)
+            if check_buffer(op, r.size, False, out) != DONE:
+                return out.kind
         elif stage == STAGE_GP_MXCSR:
             if r.supervisor and values_fault(cpu, area, r, out) != DONE:
                 return out.kind
@@ -474,12 +474,12 @@ cdef int restore(Cpu *cpu, Operand *op, int insn, uint64_t mask, bint rexw, Outc
     r.rexw = rexw
     r.allowed = cpu.xcr0 | cpu.xss if r.supervisor else cpu.xcr0
     r.rfbm = r.allowed & mask
-    if (reach(op, HEADER_END, False) and (not cpu.long_mode or canonical(cpu, op.address + cpu.room))):
+    if reach(cpu, op, HEADER_END, False):
         read_header(cpu, op.bytes, &r)
         if header_is_clean(op.bytes, &r):
             if plan_restore(cpu, &r, out) != DONE:
                 return out.kind
-            if (reach(op, r.size, False) and not r.load & cpu.xcr0 & cpu.xfd
+            if (reach(cpu, op, r.size, False) and not r.load & cpu.xcr0 & cpu.xfd
                     and not (r.mxcsr and load_le32(op.bytes + MXCSR_OFFSET) & ~cpu.ruler.mxcsr_mask)
                     and not (r.supervisor and values_fault(cpu, op.bytes, &r, out) != DONE)):
                 restore_state(cpu, op.bytes, &r)
@@ -496,8 +496,7 @@ cdef int fxrstor(Cpu *cpu, Operand *op, bint rexw, Outcome *out) noexcept nogil:
     cdef uint32_t odd
     if fx_prologue(cpu, op, False, out) != DONE:
         return out.kind
-    area = op.bytes
-    if not reach(op, LEGACY_SIZE, False):
+    if not reach(cpu, op, LEGACY_SIZE, False):
         area = cpu.scratch
         gather(op, LEGACY_SIZE, area)
     else:

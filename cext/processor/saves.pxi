@@ -162,13 +162,11 @@ cdef int save(Cpu *cpu, Operand *op, int insn, uint64_t mask, bint rexw, Outcome
     size = path.shape.size
     if cpu.before_disabled and disabled & rfbm and (insn == XSAVEOPT or insn == XSAVEC):
         size = end_of(&path.shape, rfbm, disabled)
-    if reach(op, size, True) and (cpu.long_mode is False or canonical(cpu, op.address + size - 1)):
+    if reach(cpu, op, size, True):
         store_state(cpu, path, op.bytes, saved, disabled, mxcsr, rexw)
         store_header(op.bytes, rfbm, header, compacted)
     else:
-        if op.regions == NULL:
-            return leave(out, SHORT if op.length < size else READ_ONLY, size)
-        if probe_save(cpu, op, rfbm, compacted, size, out) != DONE:
+        if check_buffer(op, size, True, out) != DONE or probe_save(cpu, op, rfbm, compacted, size, out) != DONE:
             return out.kind
         # Only a page between those that were probed can be missing now; it matters if something goes there.
         image = cpu.scratch + cpu.room
@@ -205,10 +203,10 @@ cdef int fx_prologue(Cpu *cpu, Operand *op, bint write, Outcome *out) noexcept n
         return fault(out, NM, R_TS if cpu.ts else R_EM, NOWHERE, 0)
     if check_address(cpu, op, 16, cpu.align_fxsave, False, out) != DONE:
         return out.kind
-    if reach(op, LEGACY_SIZE, write) and (not cpu.long_mode or canonical(cpu, op.address + LEGACY_SIZE - 1)):
+    if reach(cpu, op, LEGACY_SIZE, write):
         return DONE
-    if op.regions == NULL:
-        return leave(out, SHORT if op.length < LEGACY_SIZE else READ_ONLY, LEGACY_SIZE)
+    if check_buffer(op, LEGACY_SIZE, write, out) != DONE:
+        return out.kind
     # No header here: the last byte, then the first (measured).
     if probe(cpu, op, LEGACY_SIZE - 1, 1, write, out) != DONE or probe(cpu, op, 0, 1, write, out) != DONE:
         return out.kind
@@ -220,7 +218,7 @@ cdef int fxsave(Cpu *cpu, Operand *op, bint rexw, Outcome *out) noexcept nogil:
     cdef bint whole
     if fx_prologue(cpu, op, True, out) != DONE:
         return out.kind
-    whole = reach(op, LEGACY_SIZE, True)
+    whole = reach(cpu, op, LEGACY_SIZE, True)
     area = op.bytes
     if not whole:
         area = cpu.scratch

@@ -34,14 +34,9 @@ cdef int load_config(Cpu *cpu, Operand *op, Outcome *out) noexcept nogil:
     cdef int rule
     if tile_prologue(cpu, out) != DONE:
         return out.kind
-    if op.regions == NULL and op.length < TILECFG_SIZE:
-        return leave(out, SHORT, TILECFG_SIZE)
-    if probe(cpu, op, 0, TILECFG_SIZE, False, out) != DONE:
+    if check_buffer(op, TILECFG_SIZE, False, out) != DONE or probe(cpu, op, 0, TILECFG_SIZE, False, out) != DONE:
         return out.kind
-    if op.regions == NULL:
-        memcpy(image, op.bytes, TILECFG_SIZE)
-    else:
-        gather(op, TILECFG_SIZE, image)
+    gather(op, TILECFG_SIZE, image)
     rule = config_fault(image, &cpu.palettes, cpu.xcr0, &culprit)
     if rule:
         return fault(out, GP, R_TILE_CONFIG, culprit, rule)
@@ -60,18 +55,11 @@ cdef int load_config(Cpu *cpu, Operand *op, Outcome *out) noexcept nogil:
 
 
 cdef int store_config(Cpu *cpu, Operand *op, Outcome *out) noexcept nogil:
-    cdef uint8_t *cfg
     if tile_prologue(cpu, out) != DONE:
         return out.kind
-    if op.regions == NULL and (op.length < TILECFG_SIZE or not op.writable):
-        return leave(out, SHORT if op.length < TILECFG_SIZE else READ_ONLY, TILECFG_SIZE)
-    if probe(cpu, op, 0, TILECFG_SIZE, True, out) != DONE:
+    if check_buffer(op, TILECFG_SIZE, True, out) != DONE or probe(cpu, op, 0, TILECFG_SIZE, True, out) != DONE:
         return out.kind
-    cfg = component_at(cpu, lowest(cpu.tilecfg))
-    if op.regions == NULL:
-        memcpy(op.bytes, cfg, TILECFG_SIZE)
-    else:
-        scatter(op, TILECFG_SIZE, cfg)
+    scatter(op, TILECFG_SIZE, component_at(cpu, lowest(cpu.tilecfg)))
     return leave(out, DONE, 0)
 
 
@@ -108,15 +96,6 @@ cdef int check_tile(Cpu *cpu, const uint8_t *cfg, int tile, bint moves, Outcome 
     return DONE
 
 
-cdef int row_fault(Cpu *cpu, Operand *op, uint64_t offset, uint32_t colsb, bint write, Outcome *out) noexcept nogil:
-    if op.regions == NULL:
-        # The plain buffer is all there is, and was checked.
-        if not (canonical(cpu, op.address + offset) and canonical(cpu, op.address + offset + colsb - 1)):
-            return fault(out, SS if op.stack else GP, R_CANONICAL, offset, op.address + offset)
-        return DONE
-    return probe(cpu, op, offset, colsb, write, out)
-
-
 cdef int move_tile(Cpu *cpu, Operand *op, int tile, int64_t stride, bint store, Outcome *out) noexcept nogil:
     # TILELOADD and TILESTORED: row by row, restartable at the row that faults.
     cdef uint8_t *cfg
@@ -143,7 +122,7 @@ cdef int move_tile(Cpu *cpu, Operand *op, int tile, int64_t stride, bint store, 
                 return leave(out, SHORT, offset + colsb)
     if cpu.atomic:
         for row in range(start, rows):
-            if row_fault(cpu, op, <uint64_t>(row * stride), colsb, store, out) != DONE:
+            if probe(cpu, op, <uint64_t>(row * stride), colsb, store, out) != DONE:
                 return out.kind
     if not store:
         memset(data + TILE_ROW_BYTES * start, 0, TILE_BYTES - TILE_ROW_BYTES * start)
@@ -151,20 +130,17 @@ cdef int move_tile(Cpu *cpu, Operand *op, int tile, int64_t stride, bint store, 
         cpu.tiles_loaded = True
     for row in range(start, rows):
         offset = <uint64_t>(row * stride)
-        status = row_fault(cpu, op, offset, colsb, store, out)
+        status = probe(cpu, op, offset, colsb, store, out)
         if status != DONE:
             break
         shifted = op[0]
         shifted.address += offset
-        if op.regions != NULL:
-            if store:
-                scatter(&shifted, colsb, data + TILE_ROW_BYTES * row)
-            else:
-                gather(&shifted, colsb, data + TILE_ROW_BYTES * row)
-        elif store:
-            memcpy(op.bytes + offset, data + TILE_ROW_BYTES * row, colsb)
+        if op.regions == NULL:
+            shifted.bytes += offset
+        if store:
+            scatter(&shifted, colsb, data + TILE_ROW_BYTES * row)
         else:
-            memcpy(data + TILE_ROW_BYTES * row, op.bytes + offset, colsb)
+            gather(&shifted, colsb, data + TILE_ROW_BYTES * row)
     cfg[START_ROW_AT] = 0 if status == DONE else row
     return leave(out, DONE, 0) if status == DONE else status
 

@@ -51,6 +51,27 @@ def test_addresses_are_canonical(name, insn, la57, segment):
         assert attempt(cpu, insn, everything, address, segment) == want, hex(address)
 
 
+@pytest.mark.parametrize("segment", ["ds", "ss"])
+@pytest.mark.parametrize("insn", [*FAMILY, "fxsave", "fxrstor"])
+@pytest.mark.parametrize("name", [INTEL, AMD])
+def test_bytes_beyond_canonical_addresses_do_not_help(name, insn, segment):
+    """An area whose header lies below the end and whose state lies across it, in memory that has all its bytes."""
+    address = LOW_END - (256 if insn.startswith("fx") else 640)
+    area = image(name, int(processor(name).xcr0), COMPACTED if insn == "xrstors" else STANDARD, 7)
+    for mapped in (False, True):
+        memory: bytearray | Memory = bytearray(area)
+        if mapped:
+            memory = Memory()
+            memory.map(address, bytearray(area))
+        cpu = processor(name, cpl=0)
+        cpu.load(full_state(name, int(cpu.xcr0), 3))
+        before = cpu.registers()
+        odd = ("#SS" if segment == "ss" else "#GP", "CANONICAL")
+        assert attempt(cpu, insn, memory, address, segment) == odd
+        assert cpu.registers() == before
+        assert attempt(processor(name, cpl=0, la57=True), insn, memory, address, segment) is None
+
+
 @pytest.mark.parametrize("name", [INTEL, AMD])
 def test_an_operand_that_crosses_the_end_of_canonical_addresses(name):
     cpu = processor(name)
