@@ -6,8 +6,7 @@ model's profile decide, and component rules come from the tables. Component byte
 
 The parts: `cpu.pxi` the state and its tracking, `operand.pxi` memory and page faults, `saves.pxi`, `restores.pxi`,
 `writes.pxi`, `tileops.pxi` the instructions, `machine.pxi` XCR0, MSRs and CPUID, `rules.pxi` and `tables.pxi` names
-and numbers of
-the tables, `face.pxi` the Python class.
+and numbers of the tables, `arguments.pxi` what Python hands over, `face.pxi` the Python class.
 """
 
 cimport cython
@@ -52,4 +51,5 @@ include "processor/tileops.pxi"
 include "processor/machine.pxi"
 include "processor/rules.pxi"
 include "processor/tables.pxi"
+include "processor/arguments.pxi"
 include "processor/face.pxi"
