@@ -19,7 +19,7 @@ from xsave.errors import FormatError, LayoutError, TruncatedError
 cdef extern from "bytes.h" nogil:
     uint64_t load_le64(const void *p)
 
-__all__ = ["COMPACTED", "STANDARD", "Format", "Layout"]
+__all__ = ["COMPACTED", "HEADER", "STANDARD", "Format", "Layout"]
 
 
 class Format(IntEnum):
@@ -34,6 +34,8 @@ class Format(IntEnum):
 
 STANDARD = Format.STANDARD
 COMPACTED = Format.COMPACTED
+# Bytes of the XSAVE header, [begin, end), in either format (SDM1 13.4.2).
+HEADER = (HEADER_OFFSET, HEADER_END)
 
 # No CPU enumerates more; a component's size or offset beyond it comes from a broken record.
 cdef enum:

@@ -8,6 +8,7 @@ __version__ = "0.1.0"
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from xsave import audit
     from xsave.area import Area
     from xsave.codec import (
         decode,
@@ -64,6 +65,7 @@ __all__ = [
     "UnsupportedError",
     "Vmx",
     "XSaveError",
+    "audit",
     "decode",
     "decode_many",
     "encode",
@@ -91,9 +93,15 @@ _HOMES = {
     "registers": "REGISTERS",
     "tiles": "TileConfig tile_load tile_store",
 }
+# Names that are modules of their own.
+_ROOMS = ("audit",)
 
 
 def __getattr__(name: str) -> object:
+    if name in _ROOMS:
+        import importlib
+
+        return importlib.import_module(f"xsave.{name}")
     for module, names in _HOMES.items():
         if name in names.split():
             import importlib

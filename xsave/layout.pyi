@@ -8,7 +8,7 @@ from typing_extensions import Buffer
 from xsave.components import Component, ComponentMask
 from xsave.models import CpuModel
 
-__all__ = ["COMPACTED", "STANDARD", "Format", "Layout"]
+__all__ = ["COMPACTED", "HEADER", "STANDARD", "Format", "Layout"]
 
 class Format(IntEnum):
     STANDARD = 0
@@ -16,6 +16,7 @@ class Format(IntEnum):
 
 STANDARD: Final = Format.STANDARD
 COMPACTED: Final = Format.COMPACTED
+HEADER: Final[tuple[int, int]]
 
 @final
 class Layout:

@@ -42,7 +42,7 @@ def public_homes() -> dict[str, str]:
     """Where each name of `xsave` is defined, from the package's block for type checkers."""
     tree = module_tree("xsave")
     assert tree is not None
-    froms = [node for node in definitions(tree.body) if isinstance(node, ast.ImportFrom)]
+    froms = [node for node in definitions(tree.body) if isinstance(node, ast.ImportFrom) and node.module != "xsave"]
     return {alias.name: node.module for node in froms for alias in node.names if node.module}
 
 

@@ -1,0 +1,164 @@
+"""What one save instruction does to one buffer: the bytes that it writes, and those of them beyond the end.
+
+The size of what XSAVE writes follows from XCR0 (XSAVES: and IA32_XSS) and EDX:EAX at the moment it executes, never from
+the buffer (SDM1 13.7-13.11). Where components lie is `Layout`'s business; which of them are written is this module's.
+"""
+
+from xsave.components import Component, ComponentMask
+from xsave.errors import UnsupportedError
+from xsave.layout import COMPACTED, HEADER, STANDARD, Format, Layout
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from xsave.models import CpuModel
+
+__all__ = ["INSTRUCTIONS", "Verdict", "buffer"]
+
+INSTRUCTIONS = {"XSAVE": STANDARD, "XSAVEOPT": STANDARD, "XSAVEC": COMPACTED, "XSAVES": COMPACTED}
+ALL = (1 << 64) - 1
+# What no linear address space of any x86 CPU holds: bytes of 57-bit addresses.
+_SIZE_LIMIT = 1 << 57
+# Bytes of the header that are written: XSTATE_BV; in the compacted format XCOMP_BV too.
+_WRITTEN_HEADER = {STANDARD: 8, COMPACTED: 16}
+_SSE_CONTROL = (24, 32)
+
+
+class Verdict:
+    """What one save instruction does to one buffer.
+
+    `instruction`, `format`, `mask` (the RFBM: EDX:EAX within XCR0, for XSAVES XCR0 | IA32_XSS), `written` (components
+    of it whose bytes are written), `size` (bytes of the buffer). `required`: bytes from the operand to behind the last
+    one written, at least legacy region and header; `over`: how far that is past the buffer's end; `fits`: `over` is 0;
+    `ranges`: the bytes past the end that are written, [(begin, end)] counted from the operand, ascending, apart from
+    each other (a component's bytes are all counted, also the few that hold no register and that CPUs leave alone);
+    `first_bad`: the first of them, or None. `touched`: bytes from the operand that must be writable; what is not
+    written of them is a page fault where its page is missing, and left alone elsewhere (SDM1 13.13).
+    """
+
+    __slots__ = ("format", "instruction", "mask", "over", "ranges", "required", "size", "touched", "written")
+
+    def __init__(
+        self, instruction: str, layout: Layout, written: ComponentMask, size: int, extents: "list[tuple[int, int]]",
+        touched: int,
+    ) -> None:  # fmt: skip
+        self.instruction = instruction
+        self.format: Format = layout.format
+        self.mask = layout.mask
+        self.written = written
+        self.size = size
+        self.touched = touched
+        self.required = max(HEADER[1], *(end for _, end in extents))
+        self.over = max(0, self.required - size)
+        self.ranges = [(max(begin, size), end) for begin, end in _joined(extents) if end > size]
+
+    @property
+    def fits(self) -> bool:
+        """Whether nothing is written or required past the buffer's end."""
+        return self.over == 0
+
+    @property
+    def first_bad(self) -> "int | None":
+        """The first byte past the buffer's end that is written, counted from the operand, or None."""
+        return self.ranges[0][0] if self.ranges else None
+
+    @property
+    def bytes_over(self) -> int:
+        """How many bytes past the buffer's end are written."""
+        return sum(end - begin for begin, end in self.ranges)
+
+    def __repr__(self) -> str:
+        answer = "fits" if self.fits else f"{self.over:,} bytes over, {self.bytes_over:,} written past the end"
+        return f"<Verdict {self.instruction} of {self.mask} into {self.size:,} bytes: {answer}>"
+
+
+def _joined(extents: "list[tuple[int, int]]") -> "list[tuple[int, int]]":
+    found: "list[tuple[int, int]]" = []
+    for begin, end in sorted(extents):
+        if found and begin <= found[-1][1]:
+            found[-1] = (found[-1][0], max(end, found[-1][1]))
+        else:
+            found.append((begin, end))
+    return found
+
+
+def buffer(
+    model: "CpuModel",
+    *,
+    xcr0: "int | str",
+    xss: "int | str" = 0,
+    xfd: "int | str" = 0,
+    instruction: str = "XSAVE",
+    rfbm: "int | str" = 2**64 - 1,
+    size: int,
+    in_use: "int | str | None" = None,
+) -> Verdict:
+    """What `instruction` does to a buffer of `size` bytes on a `model` whose registers hold these values.
+
+    `xcr0`, `xss`, `xfd`: XCR0, IA32_XSS and IA32_XFD when it executes; `rfbm`: EDX:EAX; masks as numbers or by name.
+    `instruction`: "XSAVE", "XSAVEOPT", "XSAVEC" or "XSAVES". `in_use`: XINUSE, the components not in their initial
+    configuration; None is the worst that the owner of the registers can make of them: all. (MXCSR counts with SSE.)
+    Nothing is taken off for the modified optimisation, which saves less, never more.
+
+    XSAVE writes every component of RFBM, zeros for one that IA32_XFD disables or that is initial; the others write what
+    is in use and not disabled. Whether a value is one that XSETBV accepts is the policies' question, not this one's.
+
+    Raises: `ValueError` for a mask that the model does not have, an unknown instruction, a size that no buffer has;
+    `UnsupportedError` for an instruction that the model lacks [SDM1 13.4-13.11, 13.14].
+    """
+    format_ = instruction_format(model, instruction)
+    enabled = _known(model, xcr0, model.xcr0_mask, "XCR0")
+    supervisor = _known(model, xss, model.xss_mask, "IA32_XSS")
+    disabled = _known(model, xfd, _can_disable(model), "IA32_XFD")
+    if not 0 < size <= _SIZE_LIMIT:
+        raise ValueError(f"a buffer of {size:,} bytes: no address space holds one (1 to {_SIZE_LIMIT:,})")
+    asked = int(ComponentMask.parse(rfbm)) if isinstance(rfbm, str) else rfbm
+    if not 0 <= asked <= ALL:
+        raise ValueError(f"RFBM {asked:#x} does not fit EDX:EAX")
+    mask = (enabled | supervisor if instruction == "XSAVES" else enabled) & asked
+    used = mask if in_use is None else _known(model, in_use, model.xcr0_mask | model.xss_mask, "XINUSE")
+    written = mask if instruction == "XSAVE" else mask & used & ~disabled
+    layout = Layout(model, mask, format_)
+    extents = _extents(layout, written)
+    if format_ is STANDARD and mask & (1 << Component.SSE | 1 << Component.AVX):
+        extents.append(_SSE_CONTROL)
+    touched = layout.size
+    if disabled and instruction in ("XSAVEOPT", "XSAVEC") and model.knobs["xfd_extent"] == "before_disabled":
+        touched = _before(layout, disabled)
+    return Verdict(instruction, layout, ComponentMask(written), size, extents, touched)
+
+
+def instruction_format(model: "CpuModel", instruction: str) -> Format:
+    """The format that a save instruction writes. Raises: `ValueError`; `UnsupportedError` where `model` lacks it."""
+    if instruction not in INSTRUCTIONS:
+        raise ValueError(f"instruction {instruction!r} is none of {', '.join(INSTRUCTIONS)}")
+    if instruction.lower() not in model.instructions:
+        raise UnsupportedError(f"{model.name} has no {instruction} [SDM1 13.2]")
+    return INSTRUCTIONS[instruction]
+
+
+def _can_disable(model: "CpuModel") -> int:
+    return sum(1 << component for component, row in model.components.items() if row.xfd)
+
+
+def _known(model: "CpuModel", value: "int | str", allowed: int, register: str) -> int:
+    number = int(ComponentMask.parse(value)) if isinstance(value, str) else int(value)
+    if number < 0 or number & ~allowed:
+        odd = ComponentMask(number & ~allowed & ALL)
+        raise ValueError(f"{register} {number:#x} has {odd}, which {model.name} does not have there: its bits are "
+                         f"{ComponentMask(allowed)}")
+    return number
+
+
+def _extents(layout: Layout, written: int) -> "list[tuple[int, int]]":
+    # Written bytes as [(begin, end)]; the header's share first.
+    found = [(HEADER[0], HEADER[0] + _WRITTEN_HEADER[layout.format])]
+    for component in ComponentMask(written):
+        found += [(offset, offset + width) for offset, width in layout.extents(component)]
+    return found
+
+
+def _before(layout: Layout, disabled: int) -> int:
+    # Of a disabled component only the place counts where it begins (measured).
+    ends = [offset + (0 if disabled >> component & 1 else width)
+            for component, (offset, width) in layout.offsets.items()]
+    return max([HEADER[1], *ends])
