@@ -10,8 +10,6 @@ ends the modified optimisation) is run up to eight times more, and counts as `re
 identical.
 """
 
-import os
-
 from xsave.components import Component
 from xsave.errors import HostError, UnsupportedError
 
@@ -227,29 +225,14 @@ def _cut_down(
 
 def _in_child(seed: int, first: int, count: int) -> "dict[str, Any] | str":
     # The phase with tiles, in a process that has the kernel's permission; a reason where there is none.
-    import pickle
+    from xsave.host import Host, in_child
 
-    from xsave.host import Host
-
-    reader, writer = os.pipe()
-    child = os.fork()
-    if not child:
+    def work() -> "dict[str, Any] | str":
         try:
-            os.close(reader)
-            try:
-                Host.request_amx()
-                found: "object" = _phase(seed, first, count, True, None)
-            except (HostError, UnsupportedError) as refused:
-                found = str(refused)
-            with os.fdopen(writer, "wb") as stream:
-                pickle.dump(found, stream)
-        finally:
-            os._exit(0)
-    os.close(writer)
-    with os.fdopen(reader, "rb") as stream:
-        data = stream.read()
-    _, status = os.waitpid(child, 0)
-    if not data:
-        raise HostError(f"the process that ran the cases with tiles ended with status {status:#x}")
-    answer: "dict[str, Any] | str" = pickle.loads(data)  # from our own child
-    return answer
+            Host.request_amx()
+            return _phase(seed, first, count, True, None)
+        except (HostError, UnsupportedError) as refused:
+            return str(refused)
+
+    found: "dict[str, Any] | str" = in_child(work)
+    return found

@@ -16,7 +16,7 @@ from xsave.errors import HostError, UnsupportedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Any, NoReturn
 
     from typing_extensions import Buffer
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from xsave.area import Area
     from xsave.layout import Layout
 
-__all__ = ["Child", "Execution", "Host", "HostFault", "LiveThread", "expected_registers", "live_threads"]
+__all__ = [
+    "Child", "Execution", "Host", "HostFault", "LiveThread", "expected_registers", "in_child", "live_threads",
+]  # fmt: skip
 
 _GET_SUPPORTED, _GET_PERMITTED, _REQUEST = 0x1021, 0x1022, 0x1023
 _SEIZE, _INTERRUPT, _DETACH = 0x4206, 0x4207, 17
@@ -189,6 +191,41 @@ class Host:
                 "permission for AMX refused: a thread of this process has an alternate signal stack smaller than "
                 "AT_MINSIGSTKSZ; give it a larger one, or disable it",
             ) from None
+
+
+def in_child(work: "Callable[[], Any]") -> "Any":
+    """What `work()` returns in a child process made by fork: for what cannot be undone, such as a permission, and for
+    what must not happen to this one. The child runs `work` and ends; what it returns, or the `HostError` or
+    `UnsupportedError` that it raises, comes back pickled.
+
+    Raises: `HostError` if the child ends without an answer.
+    """
+    import pickle
+
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            os.close(reader)
+            answer: "tuple[bool, Any]"
+            try:
+                answer = True, work()
+            except (HostError, UnsupportedError) as refused:
+                answer = False, refused
+            with os.fdopen(writer, "wb") as stream:
+                pickle.dump(answer, stream)
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as stream:
+        data = stream.read()
+    _, status = os.waitpid(child, 0)
+    if not data:
+        raise HostError(errno.ECHILD, f"the child process ended with status {status:#x} and no answer")
+    done, value = pickle.loads(data)  # from our own child
+    if not done:
+        raise value
+    return value
 
 
 class LiveThread:
