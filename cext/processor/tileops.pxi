@@ -4,7 +4,7 @@ cdef int tile_prologue(Cpu *cpu, Outcome *out) noexcept nogil:
     cdef uint64_t both = cpu.tilecfg | cpu.tiledata
     if not cpu.long_mode:
         return fault(out, UD, R_MODE, NOWHERE, 0)
-    if both == 0 or cpu.user & both != both or cpu.palettes.highest == 0:
+    if cpu.palettes.highest == 0:  # as on every CPU that lacks one of the components
         return fault(out, UD, R_CPUID, NOWHERE, 0)
     if not cpu.osxsave:
         return fault(out, UD, R_OSXSAVE, NOWHERE, 0)

@@ -198,3 +198,15 @@ def test_scale_registers_need_tiles_in_xcr0():
     got = cpu.try_xsetbv(0, 0x100001)
     assert isinstance(got, Fault) and got.rule == "R-ACE"
     assert cpu.try_xsetbv(0, 0x160001) is None
+
+
+@pytest.mark.parametrize("lacking", [0x60000, 0x20000, 0x40000])
+def test_palettes_alone_are_no_tiles(lacking):
+    """CPUID with tile palettes, and without one or both of the components: as much AMX as none."""
+    leaves = dict(CpuModel.named(INTEL).cpuid)
+    eax, ebx, ecx, edx = leaves[0xD, 0]
+    leaves[0xD, 0] = (eax & ~lacking, ebx, ecx, edx)
+    cpu = Processor(CpuModel.from_cpuid(leaves), xcr0=7)
+    for fault in (cpu.try_ldtilecfg(bytes(64)), cpu.try_sttilecfg(bytearray(64)), cpu.try_tilezero(0)):
+        assert isinstance(fault, Fault)
+        assert fault.vector == "#UD"
