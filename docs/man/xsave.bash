@@ -4,7 +4,7 @@ _xsave() {
     local words verb=${COMP_WORDS[1]}
     COMPREPLY=()
     if [ $COMP_CWORD = 1 ]; then
-        COMPREPLY=($(compgen -W 'decode layout convert diff validate run conformance live tour --version --help' -- "$word") $(compgen -f -- "$word"))
+        COMPREPLY=($(compgen -W 'decode layout convert diff validate audit run conformance live tour --version --help' -- "$word") $(compgen -f -- "$word"))
         return
     fi
     case $verb,$before in
@@ -50,6 +50,16 @@ _xsave() {
     validate,--address) return ;;
     validate,-o) COMPREPLY=($(compgen -f -- "$word")); return ;;
     validate,--color) COMPREPLY=($(compgen -W 'auto always never' -- "$word")); return ;;
+    audit,--cpu) COMPREPLY=($(compgen -W "$(xsave layout --list 2>/dev/null | awk 'NR > 1 { print $1 }') host" -- "$word") $(compgen -f -- "$word")); return ;;
+    audit,--xcr0) return ;;
+    audit,--xss) return ;;
+    audit,--xfd) return ;;
+    audit,--instruction) return ;;
+    audit,--rfbm) return ;;
+    audit,--in-use) return ;;
+    audit,--size) return ;;
+    audit,-o) COMPREPLY=($(compgen -f -- "$word")); return ;;
+    audit,--color) COMPREPLY=($(compgen -W 'auto always never' -- "$word")); return ;;
     run,--cpu) COMPREPLY=($(compgen -W "$(xsave layout --list 2>/dev/null | awk 'NR > 1 { print $1 }') host" -- "$word") $(compgen -f -- "$word")); return ;;
     run,--state) COMPREPLY=($(compgen -f -- "$word")); return ;;
     run,--xcr0) return ;;
@@ -89,6 +99,7 @@ _xsave() {
     convert) words='--to --to-cpu --mask --cpu --thread --lost --hex --raw --json -o -h --help --color --ascii --provenance -q -v --debug' ;;
     diff) words='--reg --component --thread -t --cpu --vs-cpu --json -o -h --help --color --ascii --provenance -q -v --debug' ;;
     validate) words='--cpu --xcr0 --xss --thread --instruction --ioctl --ptrace --xfd --mask --cpl --mode --address --json -o -h --help --color --ascii --provenance -q -v --debug' ;;
+    audit) words='--demo --cpu --xcr0 --xss --xfd --instruction --rfbm --in-use --size --json -o -h --help --color --ascii --provenance -q -v --debug' ;;
     run) words='--cpu --state --host --both --xcr0 --xss --xfd --mask --cpl --mode --address --ac --ts --seed --thread --no-rexw --index --value --tile --stride --json -h --help --color --ascii --provenance -q -v --debug -o' ;;
     conformance) words='--cases --seed --case --steps --narrow --differences --tiles --json -o -h --help --color --ascii --provenance -q -v --debug' ;;
     live) words='--reg --component --thread -t --all --json --ndjson --csv -o -h --help --color --ascii --provenance -q -v --debug' ;;

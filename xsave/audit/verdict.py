@@ -12,7 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from xsave.models import CpuModel
 
-__all__ = ["INSTRUCTIONS", "Verdict", "buffer"]
+__all__ = ["INSTRUCTIONS", "Verdict", "buffer", "can_disable"]
 
 INSTRUCTIONS = {"XSAVE": STANDARD, "XSAVEOPT": STANDARD, "XSAVEC": COMPACTED, "XSAVES": COMPACTED}
 ALL = (1 << 64) - 1
@@ -31,25 +31,25 @@ class Verdict:
     one written, at least legacy region and header; `over`: how far that is past the buffer's end; `fits`: `over` is 0;
     `ranges`: the bytes past the end that are written, [(begin, end)] counted from the operand, ascending, apart from
     each other (a component's bytes are all counted, also the few that hold no register and that CPUs leave alone);
-    `first_bad`: the first of them, or None. `touched`: bytes from the operand that must be writable; what is not
-    written of them is a page fault where its page is missing, and left alone elsewhere (SDM1 13.13).
+    `unused`: those few; `first_bad`: the first of `ranges`, or None. `touched`: bytes from the operand that must be
+    writable; what is not written of them is a page fault where its page is missing, and left alone elsewhere (SDM1
+    13.13).
     """
 
-    __slots__ = ("format", "instruction", "mask", "over", "ranges", "required", "size", "touched", "written")
+    __slots__ = ("format", "instruction", "mask", "over", "ranges", "required", "size", "touched", "unused", "written")
 
-    def __init__(
-        self, instruction: str, layout: Layout, written: ComponentMask, size: int, extents: "list[tuple[int, int]]",
-        touched: int,
-    ) -> None:  # fmt: skip
+    def __init__(self, instruction: str, layout: Layout, written: int, size: int, touched: int) -> None:
         self.instruction = instruction
         self.format: Format = layout.format
         self.mask = layout.mask
-        self.written = written
+        self.written = ComponentMask(written)
         self.size = size
         self.touched = touched
+        extents = _extents(layout, written)
         self.required = max(HEADER[1], *(end for _, end in extents))
         self.over = max(0, self.required - size)
-        self.ranges = [(max(begin, size), end) for begin, end in _joined(extents) if end > size]
+        self.ranges = _past(extents, size)
+        self.unused = _past(_unused(layout, written), size)
 
     @property
     def fits(self) -> bool:
@@ -66,18 +66,28 @@ class Verdict:
         """How many bytes past the buffer's end are written."""
         return sum(end - begin for begin, end in self.ranges)
 
+    @property
+    def fault_at(self) -> "int | None":
+        """The byte that CR2 names if no byte past the end is mapped, counted from the operand: the last that the
+        instruction touches, for which it looks before it writes anything (measured); None where none is past the end.
+        For buffers that hold legacy region and header."""
+        return self.touched - 1 if self.touched > self.size else None
+
     def __repr__(self) -> str:
         answer = "fits" if self.fits else f"{self.over:,} bytes over, {self.bytes_over:,} written past the end"
         return f"<Verdict {self.instruction} of {self.mask} into {self.size:,} bytes: {answer}>"
 
 
-def _joined(extents: "list[tuple[int, int]]") -> "list[tuple[int, int]]":
+def _past(extents: "list[tuple[int, int]]", size: int) -> "list[tuple[int, int]]":
+    # What of them lies past `size`, in runs.
     found: "list[tuple[int, int]]" = []
     for begin, end in sorted(extents):
+        if end <= size or begin == end:
+            continue
         if found and begin <= found[-1][1]:
             found[-1] = (found[-1][0], max(end, found[-1][1]))
         else:
-            found.append((begin, end))
+            found.append((max(begin, size), end))
     return found
 
 
@@ -108,7 +118,7 @@ def buffer(
     format_ = instruction_format(model, instruction)
     enabled = _known(model, xcr0, model.xcr0_mask, "XCR0")
     supervisor = _known(model, xss, model.xss_mask, "IA32_XSS")
-    disabled = _known(model, xfd, _can_disable(model), "IA32_XFD")
+    disabled = _known(model, xfd, can_disable(model), "IA32_XFD")
     if not 0 < size <= _SIZE_LIMIT:
         raise ValueError(f"a buffer of {size:,} bytes: no address space holds one (1 to {_SIZE_LIMIT:,})")
     asked = int(ComponentMask.parse(rfbm)) if isinstance(rfbm, str) else rfbm
@@ -118,13 +128,10 @@ def buffer(
     used = mask if in_use is None else _known(model, in_use, model.xcr0_mask | model.xss_mask, "XINUSE")
     written = mask if instruction == "XSAVE" else mask & used & ~disabled
     layout = Layout(model, mask, format_)
-    extents = _extents(layout, written)
-    if format_ is STANDARD and mask & (1 << Component.SSE | 1 << Component.AVX):
-        extents.append(_SSE_CONTROL)
     touched = layout.size
     if disabled and instruction in ("XSAVEOPT", "XSAVEC") and model.knobs["xfd_extent"] == "before_disabled":
         touched = _before(layout, disabled)
-    return Verdict(instruction, layout, ComponentMask(written), size, extents, touched)
+    return Verdict(instruction, layout, written, size, touched)
 
 
 def instruction_format(model: "CpuModel", instruction: str) -> Format:
@@ -136,7 +143,8 @@ def instruction_format(model: "CpuModel", instruction: str) -> Format:
     return INSTRUCTIONS[instruction]
 
 
-def _can_disable(model: "CpuModel") -> int:
+def can_disable(model: "CpuModel") -> int:
+    """The components that IA32_XFD can disable on `model`: those that a thread of Linux has only once it used them."""
     return sum(1 << component for component, row in model.components.items() if row.xfd)
 
 
@@ -152,8 +160,31 @@ def _known(model: "CpuModel", value: "int | str", allowed: int, register: str) -
 def _extents(layout: Layout, written: int) -> "list[tuple[int, int]]":
     # Written bytes as [(begin, end)]; the header's share first.
     found = [(HEADER[0], HEADER[0] + _WRITTEN_HEADER[layout.format])]
+    if layout.format is STANDARD and layout.mask & (1 << Component.SSE | 1 << Component.AVX):
+        found.append(_SSE_CONTROL)  # whatever is in use
     for component in ComponentMask(written):
         found += [(offset, offset + width) for offset, width in layout.extents(component)]
+    return found
+
+
+def _unused(layout: Layout, written: int) -> "list[tuple[int, int]]":
+    # Bytes of components behind 2 in which no register lies.
+    from xsave.registers import REGISTERS
+
+    found = []
+    for component in ComponentMask(written):
+        place = layout.offsets.get(component)
+        if place is None:
+            continue
+        begin, end = place[0], place[0] + place[1]
+        held = sorted({(part.offset, part.offset + part.width) for row in REGISTERS.values() for part in row.parts
+                       if part.component == component})
+        for start, stop in held:
+            if place[0] + start > begin:
+                found.append((begin, place[0] + start))
+            begin = max(begin, place[0] + stop)
+        if held and begin < end:
+            found.append((begin, end))
     return found
 
 

@@ -17,6 +17,7 @@ VERBS = {
     "convert": "an area into the other format or another CPU's layout",
     "diff": "what differs between two areas, threads or images",
     "validate": "would XRSTOR take it on that CPU? which rule, which byte",
+    "audit": "what a save does to a buffer that was sized for less",
     "run": "one instruction on an area, emulated or on this CPU",
     "conformance": "the emulated processor against this CPU's, case by case",
     "live": "this CPU, or every thread of another process",

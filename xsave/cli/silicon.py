@@ -1,9 +1,9 @@
 """`xsave run --host` and `--both`: the instruction on this CPU, in the state of the processor that a process has."""
 
+from xsave.audit.verdict import can_disable
 from xsave.cli.failures import NO_INPUT, CommandError, usage
 from xsave.cli.machine import NO_MEMORY, Machine
 from xsave.cli.outcome import REPEATED, Outcome, touched
-from xsave.cli.uabi import dynamic
 from xsave.components import ComponentMask
 from xsave.errors import HostError, UnsupportedError
 
@@ -45,7 +45,8 @@ def prepare(machine: Machine, options: "argparse.Namespace") -> None:
         raise usage(f"run: a negative --stride leaves the area, which {which} does not do")
     machine.cpl = 3
     # Linux keeps a component that needs its permission disabled where nobody has asked for it.
-    machine.xfd = ComponentMask(dynamic(machine.model) & Host.xcr0) if not Host.amx_permission() else ComponentMask(0)
+    armed = 0 if Host.amx_permission() else can_disable(machine.model)
+    machine.xfd = ComponentMask(armed & Host.xcr0)
 
 
 def room(machine: Machine, data: bytes) -> "tuple[bytes, int]":

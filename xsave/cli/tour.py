@@ -305,6 +305,21 @@ def _refused(area: bytearray) -> bool:
     return False
 
 
+def overrun(tour: Tour) -> "Iterator[str]":
+    """A save into a buffer that was sized for less: which bytes past its end change, predicted and executed."""
+    from xsave.audit.attack import acts
+
+    found, reasons = acts()
+    yield "A save into a buffer that was sized for fewer components"
+    for act in found:
+        tour.check(f"{act.title} on {act.where}", act.agrees)
+        if act.ranges:
+            yield f"{act.where}: {act.instruction} of {act.xcr0:#x} into {act.verdict.size:,} bytes:"
+            yield f"  {act.bytes_over:,} past the end changed; #PF at byte {act.fault} if there is no page"
+    for reason in reasons:
+        yield f"left out: {reason}"
+
+
 STAGES: "tuple[tuple[str, Callable[[Tour], Iterator[str]]], ...]" = (
     ("this CPU", this_cpu),
     ("own state", own_state),
@@ -312,4 +327,5 @@ STAGES: "tuple[tuple[str, Callable[[Tour], Iterator[str]]], ...]" = (
     ("decoded core", decoded_core),
     ("converted", converted),
     ("conformance", conformance),
+    ("overrun", overrun),
 )

@@ -31,11 +31,6 @@ def enabled(model: "CpuModel", xcr0: "int | None") -> ComponentMask:
     return ComponentMask((int(model.xcr0_mask) if xcr0 is None else xcr0) & SUPPORTED)
 
 
-def dynamic(model: "CpuModel") -> int:
-    """Components that a thread has only after it has used them: those that IA32_XFD can disable."""
-    return sum(1 << component for component, row in model.components.items() if row.xfd and not row.supervisor)
-
-
 def findings(
     data: "bytes | memoryview", model: "CpuModel", entry: str, xcr0: int, xfd: int
 ) -> "tuple[list[Finding], str | None]":

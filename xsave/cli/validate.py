@@ -192,6 +192,7 @@ def by_kernel(
     subject: Subject, model: "CpuModel | None", xcr0: "ComponentMask | None", options: "argparse.Namespace"
 ) -> Verdict:
     """What Linux says of an area that a debugger or a VMM hands to it."""
+    from xsave.audit.verdict import can_disable
     from xsave.models import CpuModel
 
     model = model or subject.model or CpuModel.host()
@@ -200,7 +201,7 @@ def by_kernel(
     if options.xfd:
         absent = int(mask(options.xfd))
     else:
-        absent = uabi.dynamic(model) if options.ptrace else 0
+        absent = can_disable(model) if options.ptrace else 0
     found, error = uabi.findings(subject.data, model, entry, int(works_with), absent)
     verdict = Verdict(subject, model, _format(subject.data), works_with, None, list(found), entry)
     verdict.error = error

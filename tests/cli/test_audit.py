@@ -1,0 +1,92 @@
+"""`xsave audit`: verdicts on one buffer, the demonstration, and bad input."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.cli.test_decode import valid
+from xsave.audit import attack
+
+Cli = Callable[..., Any]
+SPR = ("audit", "--cpu", "SapphireRapids")
+
+
+def test_an_overrun_in_words(cli: Cli) -> None:
+    result = cli(*SPR, "--size", 2696, "--instruction", "xsave")
+    assert result.code == 1
+    assert "11,008 bytes, 8,312 bytes past the end of 2,696" in result.out
+    assert "written past the end: 8,256 bytes, 2752-11007" in result.out
+    assert "first bad byte: 2752" in result.out and "#PF at byte 11007" in result.out
+
+
+def test_one_that_fits(cli: Cli) -> None:
+    result = cli(*SPR, "--size", "0x2b00", "--instruction", "XSAVE")
+    assert result.code == 0
+    assert result.out.splitlines()[0] == "XSAVE on SapphireRapids: 11,008 bytes, fits"
+    assert cli(*SPR, "--size", 2696, "--rfbm", "0x2e7").code == 0
+
+
+def test_every_instruction_of_the_cpu(cli: Cli) -> None:
+    document = valid(json.loads(cli(*SPR, "--size", 4096, "--json").out), "audit")
+    assert [each["instruction"] for each in document["verdicts"]] == ["XSAVE", "XSAVEOPT", "XSAVEC", "XSAVES"]
+    assert [each["over"] for each in document["verdicts"]] == [6912, 6912, 6656, 6656]
+    assert not document["fits"] and document["size"] == 4096
+    narrow = cli("audit", "--cpu", "Penryn", "--size", 576, "--json")
+    assert [each["instruction"] for each in json.loads(narrow.out)["verdicts"]] == ["XSAVE"]
+    assert narrow.code == 0
+
+
+def test_masks_by_name(cli: Cli) -> None:
+    masks = ("--xcr0", "x87 SSE AVX AMX", "--xfd", "TILEDATA", "--in-use", "AVX")
+    result = cli(*SPR, *masks, "--instruction", "XSAVEC", "--size", 600, "--json")
+    document = valid(json.loads(result.out), "audit")
+    verdict = document["verdicts"][0]
+    assert verdict["written"]["names"] == ["AVX"] and verdict["rfbm"]["mask"] == "0x60007"
+    assert verdict["ranges"] == [{"offset": 600, "size": 232}] and verdict["first_bad"] == 600
+    assert verdict["fault_at"] == 895  # TILEDATA is not looked for, TILECFG is
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        ((), "--size is the question"),
+        (("--size", "0"), "a buffer of 0 bytes"),
+        (("--size", str(2**64 - 1)), "a buffer of 18,446,744,073,709,551,615 bytes"),
+        (("--size", "many"), "'many' is not a number"),
+        (("--size", "832", "--xcr0", "APX"), "APX"),
+        (("--size", "832", "--xcr0", "avx513"), "avx513"),
+        (("--size", "832", "--xss", "x87"), "IA32_XSS 0x1"),
+        (("--size", "832", "--xfd", "AVX"), "IA32_XFD 0x4"),
+        (("--size", "832", "--instruction", "XRSTOR"), "'XRSTOR' is none of XSAVE, XSAVEOPT, XSAVEC, XSAVES"),
+        (("--demo",), "--demo chooses its own --cpu"),
+    ],
+)
+def test_bad_input(cli: Cli, words: tuple[str, ...], text: str) -> None:
+    result = cli(*SPR, *words)
+    assert result.code == 2 and text in result.err and result.out == ""
+
+
+def test_a_cpu_without_the_instruction(cli: Cli) -> None:
+    result = cli("audit", "--cpu", "SandyBridge", "--size", 832, "--instruction", "XSAVES")
+    assert result.code == 2 and "SandyBridge has no XSAVES" in result.err
+
+
+def test_the_demonstration(cli: Cli) -> None:
+    result = cli("audit", "--demo")
+    assert result.code == 0
+    assert result.out.splitlines()[-1] == "every byte and every fault as predicted"
+    assert "emulated" in result.out or "this CPU" not in result.out
+    assert all(len(line) <= 80 for line in result.out.splitlines())
+    document = valid(json.loads(cli("audit", "--demo", "--json").out), "audit-demo")
+    assert document["agreed"] and len(document["acts"]) >= 4
+    for act in document["acts"]:
+        assert act["fault"] == act["fault_predicted"]
+        assert act["bytes"] == sum(each["size"] for each in act["changed"])
+
+
+def test_a_disagreement_is_said(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attack.Act, "agrees", False)
+    result = cli("audit", "--demo")
+    assert result.code == 1 and "NOT as predicted" in result.out

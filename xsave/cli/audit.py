@@ -1,0 +1,224 @@
+"""`xsave audit`: what a save does to a buffer that was sized for less, by arithmetic and for real."""
+
+from xsave.cli.console import Output
+from xsave.cli.failures import DONE, NO, NO_INPUT, CommandError, usage
+from xsave.cli.options import Parser, add_common, cpu, mask, number
+from xsave.errors import HostError, UnsupportedError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterator
+    from typing import Any
+
+    from xsave.audit import Verdict
+    from xsave.audit.attack import Act
+    from xsave.models import CpuModel
+
+_EXAMPLES = """
+xsave audit --cpu SapphireRapids --xcr0 0x602e7 --size 4096
+xsave audit --cpu EPYC-Genoa --xcr0 avx512 --rfbm 7 --size 1024
+xsave audit --demo
+"""
+_INSTRUCTIONS = ("XSAVE", "XSAVEOPT", "XSAVEC", "XSAVES")
+
+
+def parser() -> Parser:
+    """The verb's parser."""
+    made = Parser("audit", "What one save does to a buffer. Exit 1: it writes past the end.", _EXAMPLES)
+    add = made.add_argument
+    add("--demo", action="store_true", help="the overrun, executed: on this CPU and emulated")
+    add("--cpu", metavar="CPU", help="a name, a file of CPUID text, host (default)")
+    add("--xcr0", metavar="MASK", help="XCR0 at the save (default: all that CPU has)")
+    add("--xss", metavar="MASK", help="IA32_XSS at the save (default: 0)")
+    add("--xfd", metavar="MASK", help="IA32_XFD at the save (default: 0)")
+    add("--instruction", metavar="INSN", type=str.upper, help="XSAVE[OPT|C|S] (default: every one CPU has)")
+    add("--rfbm", metavar="MASK", help="EDX:EAX (default: all ones)")
+    add("--in-use", metavar="MASK", help="XINUSE (default: the worst, everything)")
+    add("--size", metavar="N", help="bytes of the buffer")
+    add_common(made)
+    return made
+
+
+def run(options: "argparse.Namespace") -> int:
+    """Runs the verb; returns the exit code."""
+    if options.demo:
+        return _demo(options)
+    if options.size is None:
+        raise usage("audit: --size is the question", "xsave audit --xcr0 0xe7 --size 1024, or xsave audit --demo")
+    try:
+        model = cpu(options.cpu or "host")
+    except (UnsupportedError, HostError) as error:
+        hint = "--cpu NAME chooses another CPU; xsave layout --list names them"
+        raise CommandError(str(error), NO_INPUT, hint=hint) from error
+    verdicts = _verdicts(options, model)
+    with Output.of(options) as out:
+        if options.form == "json":
+            _json(out, options, model, verdicts)
+        else:
+            for number_, verdict in enumerate(verdicts):
+                if number_:
+                    out.line()
+                for line in _lines(out, model, verdict):
+                    out.line(line)
+    return DONE if all(verdict.fits for verdict in verdicts) else NO
+
+
+def _verdicts(options: "argparse.Namespace", model: "CpuModel") -> "list[Verdict]":
+    from xsave.audit import buffer
+
+    facts: "dict[str, Any]" = {"xcr0": mask(options.xcr0) if options.xcr0 else model.xcr0_mask}
+    for name in ("xss", "xfd", "rfbm"):
+        if getattr(options, name) is not None:
+            facts[name] = mask(getattr(options, name))
+    if options.in_use is not None:
+        facts["in_use"] = mask(options.in_use)
+    names = [each for each in _INSTRUCTIONS if each.lower() in model.instructions]
+    try:
+        return [
+            buffer(model, instruction=name, size=number(options.size), **facts)
+            for name in ([options.instruction] if options.instruction else names)
+        ]
+    except (ValueError, UnsupportedError) as error:
+        raise usage(f"audit: {error}", "xsave audit -h") from None
+
+
+def _lines(out: Output, model: "CpuModel", verdict: "Verdict") -> "Iterator[str]":
+    from xsave.report.text import mask_text
+
+    head = f"{verdict.instruction} on {model.name}: {verdict.required:,} bytes"
+    answer = "fits" if verdict.fits else f"{verdict.over:,} bytes past the end of {verdict.size:,}"
+    yield f"{out.style(head, 'bold')}, {out.style(answer, 'green' if verdict.fits else 'red')}"
+    yield f"  RFBM {mask_text(verdict.mask)}, {verdict.format} format"
+    if verdict.written != verdict.mask:
+        yield f"  written {mask_text(verdict.written)}"
+    if verdict.ranges:
+        runs = ", ".join(f"{begin}-{end - 1}" for begin, end in verdict.ranges)
+        yield f"  written past the end: {verdict.bytes_over:,} bytes, {runs}"
+        yield f"  first bad byte: {verdict.first_bad}"
+    if verdict.fault_at is not None:
+        yield f"  with no page behind the buffer: #PF at byte {verdict.fault_at}"
+
+
+def _json(out: Output, options: "argparse.Namespace", model: "CpuModel", verdicts: "list[Verdict]") -> None:
+    from xsave.report import json as documents
+
+    head: "dict[str, Any]" = {
+        "schema": "xsave.audit/1",
+        "cpu": model.name,
+        "size": number(options.size),
+        "fits": all(verdict.fits for verdict in verdicts),
+        "diagnostics": [],
+    }
+    for piece in documents.stream(head, [("verdicts", [_record(verdict) for verdict in verdicts])]):
+        out.write(piece)
+    out.line()
+
+
+def _record(verdict: "Verdict") -> "dict[str, Any]":
+    from xsave.report.json import mask_record
+
+    return {
+        "instruction": verdict.instruction,
+        "format": str(verdict.format),
+        "rfbm": mask_record(verdict.mask),
+        "written": mask_record(verdict.written),
+        "fits": verdict.fits,
+        "required": verdict.required,
+        "over": verdict.over,
+        "ranges": _ranges(verdict.ranges),
+        "first_bad": verdict.first_bad,
+        "fault_at": verdict.fault_at,
+    }
+
+
+def _ranges(ranges: "list[tuple[int, int]]") -> "list[dict[str, int]]":
+    return [{"offset": begin, "size": end - begin} for begin, end in ranges]
+
+
+# --- the attack -----------------------------------------------------------------------------------------------------
+
+
+def _demo(options: "argparse.Namespace") -> int:
+    given = ("cpu", "xcr0", "xss", "xfd", "instruction", "rfbm", "in_use", "size")
+    odd = next((name for name in given if getattr(options, name) is not None), None)
+    if odd is not None:
+        raise usage(f"audit: --demo chooses its own --{odd.replace('_', '-')}", "xsave audit --demo")
+    from xsave.audit.attack import acts
+
+    found, reasons = acts()
+    agreed = all(act.agrees for act in found)
+    with Output.of(options) as out:
+        if options.form == "json":
+            _demo_json(out, found, reasons, agreed)
+        else:
+            for line in demo_lines(out, found):
+                out.line(line)
+            for reason in reasons:
+                out.line(f"left out: {reason}")
+            answer = "every byte and every fault as predicted" if agreed else "NOT as predicted"
+            out.line(out.style(answer, "bold" if agreed else "red"))
+    return DONE if agreed else NO
+
+
+def demo_lines(out: Output, found: "list[Act]") -> "Iterator[str]":
+    """The acts in words, a heading where the CPU or its XCR0 changes."""
+    from xsave.audit.attack import HERE
+    from xsave.report.text import mask_text
+
+    last: "tuple[object, ...]" = ()
+    for act in found:
+        if (act.where, act.xcr0, act.xfd) != last:
+            last = act.where, act.xcr0, act.xfd
+            title = "This CPU, the real instruction" if act.where == HERE else f"{act.where}, emulated"
+            yield out.style(title, "bold")
+            whose = ", set by this OS, not by a guest" if act.where == HERE else ""
+            yield f"  XCR0 {mask_text(act.xcr0)}{whose}"
+            if act.xfd:
+                yield f"  IA32_XFD {mask_text(act.xfd)}"
+        verdict = act.verdict
+        yield f"  {act.title}"
+        yield f"    {act.instruction} into {verdict.size:,} bytes, sized for {act.sized_for:#x}"
+        runs = ", ".join(f"{begin}-{end - 1}" for begin, end in act.ranges)
+        what = f"{act.bytes_over:,} bytes past the end changed{' to 0' if act.zeros else ''}: {runs}"
+        yield f"    {out.style(what, 'red') if act.ranges else 'no byte past the end changed'}"
+        yield f"    {_page_end(act)}"
+        answer = "as predicted" if act.agrees else f"NOT as predicted: {verdict!r}, #PF at {verdict.fault_at}"
+        yield f"    {out.style(answer, 'green' if act.agrees else 'red')}"
+
+
+def _page_end(act: "Act") -> str:
+    if act.fault is None:
+        return "with the buffer at the end of its page: no fault"
+    return f"with the buffer at the end of its page: #PF at byte {act.fault}"
+
+
+def _demo_json(out: Output, found: "list[Act]", reasons: "list[str]", agreed: bool) -> None:
+    from xsave.report import json as documents
+
+    records = [
+        {
+            "title": act.title,
+            "where": act.where,
+            "instruction": act.instruction,
+            "xcr0": documents.mask_record(act.xcr0),
+            "xfd": documents.mask_record(act.xfd),
+            "rfbm": f"{act.rfbm:#x}",
+            "sized_for": documents.mask_record(act.sized_for),
+            "size": act.verdict.size,
+            "predicted": _ranges(act.verdict.ranges),
+            "unused": _ranges(act.verdict.unused),
+            "changed": _ranges(act.ranges),
+            "bytes": act.bytes_over,
+            "zeros": act.zeros,
+            "fault_predicted": act.verdict.fault_at,
+            "fault": act.fault,
+            "agrees": act.agrees,
+        }
+        for act in found
+    ]
+    head: "dict[str, Any]" = {"schema": "xsave.audit-demo/1", "agreed": agreed}
+    tail = [("diagnostics", [documents.diagnostic(reason, "note") for reason in reasons])]
+    for piece in documents.stream(head, [("acts", records)], tail):
+        out.write(piece)
+    out.line()
