@@ -70,6 +70,17 @@ from oracle.cpus import (
     cpu_from_cpuid,
     cpu_table,
 )
+from oracle.guests import (
+    TDX_FIXED0,
+    TDX_FIXED1,
+    TDX_SUPERVISOR,
+    TDX_USER,
+    kvm_xcr0,
+    kvm_xss,
+    tdx_xcr0,
+    tdx_xfam,
+    xen_xcr0,
+)
 from oracle.layouts import compacted_offsets, header_faults, layout, standard_offsets, standard_size
 from oracle.memory import Buffer, Memory, Operand
 from oracle.registers import (
