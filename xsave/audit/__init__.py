@@ -1,10 +1,27 @@
 """The audit: what a guest may put into XCR0, IA32_XSS and IA32_XFD, and what that does to a buffer.
 
 `buffer` answers for one save instruction and one buffer: which bytes beyond its end are written. `policy` answers for
-a guest: who decides what it may write.
+a guest: who decides what it may write. `lint_area`, `lint_model`, `lint_config` and `lint_image` find what is dangerous
+or inconsistent; `LINTS` says what they look for.
 """
 
+from xsave.audit.lints import LINTS, Finding, Lint, lint_area, lint_config, lint_image, lint_model
 from xsave.audit.policies import POLICIES, Answer, Live, Policy, policy
 from xsave.audit.verdict import Verdict, buffer
 
-__all__ = ["POLICIES", "Answer", "Live", "Policy", "Verdict", "buffer", "policy"]
+__all__ = [
+    "LINTS",
+    "POLICIES",
+    "Answer",
+    "Finding",
+    "Lint",
+    "Live",
+    "Policy",
+    "Verdict",
+    "buffer",
+    "lint_area",
+    "lint_config",
+    "lint_image",
+    "lint_model",
+    "policy",
+]
