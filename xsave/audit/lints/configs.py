@@ -72,8 +72,8 @@ def lint_config(
     live = enabled if save == "XSAVES" else guest
     asked = _ALL if save_mask is None else mask_of(save_mask)
     theirs = enabled if allowed_xcr0 is None and allowed_xss is None else offered | offered_xss
-    # A save ignores what the CPU lacks; all ones ask for what is enabled.
-    over = (live if asked == _ALL else asked & int(model.xcr0_mask | model.xss_mask)) & ~theirs
+    # A save ignores what the CPU lacks; all ones ask for what is enabled, no more.
+    over = 0 if asked == _ALL else asked & int(model.xcr0_mask | model.xss_mask) & ~theirs
     found += _save(live, asked, over, save, where)
     if size is not None and not guest & ~int(model.xcr0_mask) and not (supervisor or 0) & ~int(model.xss_mask):
         can = can_disable(model) & guest
