@@ -5,14 +5,14 @@ A case is a function of the lint's id and source; it gives what was found in the
 """
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import reference
-from writers import elf
 
 import xsave
 from tests.laws.strategies import model
+from tests.writers import elf
 from xsave import COMPACTED, STANDARD, Area, Layout, audit
 
 Found = list[audit.Finding]
@@ -397,7 +397,3 @@ def _() -> tuple[Found, Found]:
     area = Area(bytes(image("EPYC-Turin", 0xAE7, COMPACTED)), Layout(model("EPYC-Turin"), 0xAE7, COMPACTED))
     facts = {"cpu": "EPYC-Turin", "xcr0": 0x2E7, "areas": [area]}
     return config(**facts), config(xss=0x800, xfd=0, **facts)
-
-
-def cases_of(id: str) -> Iterator[Case]:
-    return (each for each in CASES if each.id == id)

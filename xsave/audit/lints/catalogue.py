@@ -55,7 +55,7 @@ class Finding:
 
     @property
     def severity(self) -> str:
-        """ "error", "warning" or "note"."""
+        """The lint's severity: "error", "warning" or "note"."""
         return LINTS[self.id].severity
 
     @property
