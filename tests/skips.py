@@ -39,6 +39,8 @@ HAS_AMX = Reason("cpu: has AMX")
 NO_AMX_PERMISSION = Reason("kernel: does not grant AMX tiles")
 NO_KVM = Reason("kernel: /dev/kvm cannot be opened")
 NO_SHADOW_STACK = Reason("kernel: grants no shadow stack")
+NO_DIAGNOSTICS = Reason("kernel: no dynamic linker with --list-diagnostics here")
+NO_MINSIGSTKSZ = Reason("kernel: gives no AT_MINSIGSTKSZ")
 
 NO_PEAK = Reason("kernel: no VmHWM in /proc/self/status")
 SANITIZED = Reason("build: sanitizers are loaded, which need memory of their own")

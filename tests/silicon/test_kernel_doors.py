@@ -11,6 +11,7 @@ pytestmark = [skips.needs_native(), skips.needs_linux()]
 if skips.has_native():
     from tests.silicon.kernel_doors import Tracee, VirtualCpu, door
     from xsave import CpuModel
+    from xsave.audit.verdict import can_disable
     from xsave.cli import uabi
 
 CASES = 400
@@ -26,7 +27,7 @@ class Both:
         self.xcr0 = int(uabi.enabled(self.model, getattr(opened, "xcr0", None)))
         self.base = opened.get()
         # A child has used no tile; a virtual CPU was given room for all that it has.
-        self.absent = uabi.dynamic(self.model) if name == "ptrace" else 0
+        self.absent = can_disable(self.model) if name == "ptrace" else 0
 
     def ask(self, data: bytes) -> "tuple[str | None, str | None, list[str]]":
         """(the kernel's error, the predicted one, the rules that the prediction names)."""

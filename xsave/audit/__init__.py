@@ -1,12 +1,15 @@
 """The audit: what a guest may put into XCR0, IA32_XSS and IA32_XFD, and what that does to a buffer.
 
 `buffer` answers for one save instruction and one buffer: which bytes beyond its end are written. `policy` answers for
-a guest: who decides what it may write. `lint_area`, `lint_model`, `lint_config` and `lint_image` find what is dangerous
-or inconsistent; `LINTS` says what they look for.
+a guest: who decides what it may write. `frames` knows the buffers that systems make around an area; `trampoline` one
+that a process sized for itself when it started, and `moved` what becomes of that on another CPU. `lint_area`,
+`lint_model`, `lint_config` and `lint_image` find what is dangerous or inconsistent; `LINTS` says what they look for.
 """
 
+from xsave.audit import frames
 from xsave.audit.lints import LINTS, Finding, Lint, lint_area, lint_config, lint_image, lint_model
 from xsave.audit.policies import POLICIES, Answer, Live, Policy, policy
+from xsave.audit.selfsized import Moved, Trampoline, moved, trampoline
 from xsave.audit.verdict import Verdict, buffer
 
 __all__ = [
@@ -16,12 +19,17 @@ __all__ = [
     "Finding",
     "Lint",
     "Live",
+    "Moved",
     "Policy",
+    "Trampoline",
     "Verdict",
     "buffer",
+    "frames",
     "lint_area",
     "lint_config",
     "lint_image",
     "lint_model",
+    "moved",
     "policy",
+    "trampoline",
 ]

@@ -12,7 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from xsave.models import CpuModel
 
-__all__ = ["INSTRUCTIONS", "Verdict", "buffer", "can_disable"]
+__all__ = ["INSTRUCTIONS", "Verdict", "buffer", "can_disable", "known_mask"]
 
 INSTRUCTIONS = {"XSAVE": STANDARD, "XSAVEOPT": STANDARD, "XSAVEC": COMPACTED, "XSAVES": COMPACTED}
 ALL = (1 << 64) - 1
@@ -116,16 +116,16 @@ def buffer(
     `UnsupportedError` for an instruction that the model lacks [SDM1 13.4-13.11, 13.14].
     """
     format_ = instruction_format(model, instruction)
-    enabled = _known(model, xcr0, model.xcr0_mask, "XCR0")
-    supervisor = _known(model, xss, model.xss_mask, "IA32_XSS")
-    disabled = _known(model, xfd, can_disable(model), "IA32_XFD")
+    enabled = known_mask(model, xcr0, model.xcr0_mask, "XCR0")
+    supervisor = known_mask(model, xss, model.xss_mask, "IA32_XSS")
+    disabled = known_mask(model, xfd, can_disable(model), "IA32_XFD")
     if not 0 < size <= _SIZE_LIMIT:
         raise ValueError(f"a buffer of {size:,} bytes: no address space holds one (1 to {_SIZE_LIMIT:,})")
     asked = int(ComponentMask.parse(rfbm)) if isinstance(rfbm, str) else rfbm
     if not 0 <= asked <= ALL:
         raise ValueError(f"RFBM {asked:#x} does not fit EDX:EAX")
     mask = (enabled | supervisor if instruction == "XSAVES" else enabled) & asked
-    used = mask if in_use is None else _known(model, in_use, model.xcr0_mask | model.xss_mask, "XINUSE")
+    used = mask if in_use is None else known_mask(model, in_use, model.xcr0_mask | model.xss_mask, "XINUSE")
     written = mask if instruction == "XSAVE" else mask & used & ~disabled
     layout = Layout(model, mask, format_)
     touched = layout.size
@@ -148,9 +148,12 @@ def can_disable(model: "CpuModel") -> int:
     return sum(1 << component for component, row in model.components.items() if row.xfd)
 
 
-def _known(model: "CpuModel", value: "int | str", allowed: int, register: str) -> int:
+def known_mask(model: "CpuModel", value: "int | str", allowed: int, register: str) -> int:
+    """A mask for `register`, given as a number or by name. Raises: `ValueError` for bits beyond `allowed`."""
     number = int(ComponentMask.parse(value)) if isinstance(value, str) else int(value)
-    if number < 0 or number & ~allowed:
+    if not 0 <= number <= ALL:
+        raise ValueError(f"{register} {number:#x} does not fit 64 bits")
+    if number & ~allowed:
         odd = ComponentMask(number & ~allowed & ALL)
         raise ValueError(f"{register} {number:#x} has {odd}, which {model.name} does not have there: its bits are "
                          f"{ComponentMask(allowed)}")
