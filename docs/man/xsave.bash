@@ -19,6 +19,8 @@ _xsave() {
     layout,--mask) return ;;
     layout,--format) COMPREPLY=($(compgen -W 'standard compacted' -- "$word")); return ;;
     layout,--emit) COMPREPLY=($(compgen -W 'c json' -- "$word")); return ;;
+    layout,--frame) COMPREPLY=($(compgen -W 'linux windows sgx tdx' -- "$word")); return ;;
+    layout,--xcr0) return ;;
     layout,-o) COMPREPLY=($(compgen -f -- "$word")); return ;;
     layout,--color) COMPREPLY=($(compgen -W 'auto always never' -- "$word")); return ;;
     convert,--to) COMPREPLY=($(compgen -W 'standard compacted' -- "$word")); return ;;
@@ -95,7 +97,7 @@ _xsave() {
     esac
     case $verb in
     decode) words='--reg --component --thread -t --all --cpu --json --ndjson --csv -o -h --help --color --ascii --provenance -q -v --debug' ;;
-    layout) words='--vs --mask --format --supervisor --list --emit --json -o -h --help --color --ascii --provenance -q -v --debug' ;;
+    layout) words='--vs --mask --format --supervisor --list --emit --frame --xcr0 --json -o -h --help --color --ascii --provenance -q -v --debug' ;;
     convert) words='--to --to-cpu --mask --cpu --thread --lost --hex --raw --json -o -h --help --color --ascii --provenance -q -v --debug' ;;
     diff) words='--reg --component --thread -t --cpu --vs-cpu --json -o -h --help --color --ascii --provenance -q -v --debug' ;;
     validate) words='--cpu --xcr0 --xss --thread --instruction --ioctl --ptrace --xfd --mask --cpl --mode --address --json -o -h --help --color --ascii --provenance -q -v --debug' ;;

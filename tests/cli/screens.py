@@ -29,6 +29,7 @@ COMMANDS = {
     "one-register": "xsave decode sample.core --reg zmm0,k1,rip --thread crashed -t f32",
     "tiles": "xsave decode amx.bin --component amx",
     "layout": "xsave layout SapphireRapids --supervisor",
+    "layout-frame": "xsave layout SapphireRapids --frame linux --xcr0 0x600e7",
     "layout-vs": "xsave layout EPYC-Genoa --vs SapphireRapids",
     "diff": "xsave diff area.bin changed.bin",
     "validate": "xsave validate broken.bin --cpu SapphireRapids",

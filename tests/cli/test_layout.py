@@ -11,6 +11,7 @@ from tests import skips
 from tests.cli.test_decode import valid
 from tests.run_tool import run_tool
 from xsave import COMPACTED, STANDARD, CpuModel, Layout
+from xsave.host import Host
 
 Cli = Callable[..., Any]
 
@@ -89,3 +90,85 @@ def test_the_c_header_compiles(cli: Cli, tmp_path: Path) -> None:
         '_Static_assert(XSAVE_SAPPHIRERAPIDS_COMPACTED_SIZE == 10752, "SPR compacted");\n'
     )
     run_tool(["gcc", "-Wall", "-Werror", "-c", str(source), "-o", str(tmp_path / "check.o")])
+
+
+FRAMES = ("linux", "windows", "sgx", "tdx")
+
+
+@pytest.mark.parametrize("kind", FRAMES)
+@pytest.mark.parametrize("name", ["EPYC-Genoa", "SapphireRapids", "DiamondRapids", "Bulldozer"])
+def test_frames_as_json(cli: Cli, kind: str, name: str) -> None:
+    result = cli("layout", name, "--frame", kind, "--json")
+    if kind == "tdx" and name == "Bulldozer":
+        assert result.code == 2 and "Bulldozer has no XSAVES" in result.err
+        return
+    document = valid(json.loads(result.out), "frame")
+    assert document == json.loads(cli("layout", name, "--frame", kind, "--emit", "json").out)
+    assert (document["cpu"], document["system"]) == (name, kind)
+    model = CpuModel.named(name)
+    for record in document["frames"]:
+        form = COMPACTED if record["format"] == "compacted" else STANDARD
+        size = Layout(model, int(record["layout"]["mask"], 16), form).size
+        assert record["area"]["size"] == size - (512 if kind == "windows" else 0)
+        assert record["area"] in [{"offset": part["offset"], "size": part["size"]} for part in record["parts"]]
+        assert sum(part["size"] for part in record["parts"]) == record["size"]
+        assert record["facts"]
+
+
+def test_frames_of_linux(cli: Cli) -> None:
+    document = json.loads(cli("layout", "SapphireRapids", "--frame", "linux", "--xcr0", "0x600e7", "--json").out)
+    before, after, stack = document["frames"]
+    assert (before["layout"]["mask"], before["facts"]) == ("0x200e7", {"xstate_size": 2816, "extended_size": 2820})
+    assert (after["layout"]["mask"], after["facts"]) == ("0x600e7", {"xstate_size": 11008, "extended_size": 11012})
+    assert stack["facts"] == {"AT_MINSIGSTKSZ": 11952, "sigaltstack": 11837}
+    assert len({before["title"], after["title"], stack["title"]}) == 3
+    # Linux enables what it knows: not LWP.
+    assert json.loads(cli("layout", "Bulldozer", "--frame", "linux", "--json").out)["value"]["mask"] == "0x7"
+    assert len(json.loads(cli("layout", "EPYC-Genoa", "--frame", "linux", "--json").out)["frames"]) == 2
+
+
+def test_frames_as_text(cli: Cli) -> None:
+    lines = cli("layout", "SapphireRapids", "--frame", "sgx", "--xcr0", "x87|SSE|AVX|AVX512|PKRU|AMX").out.splitlines()
+    assert lines[0] == "SapphireRapids: XFRM 0x602e7 (x87 SSE AVX AVX-512 PKRU AMX)"
+    assert "SSAFRAMESIZE 3" in lines
+    assert [line.split() for line in lines if "GPRSGX" in line] == [["12104", "184", "GPRSGX"]]
+    lines = cli("layout", "EPYC-Genoa", "--frame", "windows", "--xcr0", "AVX|CET_U").out.splitlines()
+    assert "ContextSize 1,663, XState.Length 336" in lines
+    lines = cli("layout", "EPYC-Genoa", "--frame", "windows", "--format", "standard", "--xcr0", "AVX").out.splitlines()
+    assert "standard format, 0x4 (AVX)" in lines and "ContextSize 1,647, XState.Length 320" in lines
+    lines = cli("layout", "SapphireRapids", "--frame", "tdx").out.splitlines()
+    assert [line.split() for line in lines if "XSAVE area" in line] == [["0", "11776", "XSAVE", "area"]]
+    for kind in FRAMES:
+        for name in CpuModel.names():
+            result = cli("layout", name, "--frame", kind)
+            assert (result.code == 0) == (kind != "tdx" or "xsaves" in CpuModel.named(name).instructions), (name, kind)
+            assert max(map(len, result.out.splitlines()), default=0) <= 80
+
+
+@skips.needs_native()
+@skips.needs_cpu("xsave")
+def test_frame_of_this_cpu(cli: Cli) -> None:
+    document = json.loads(cli("layout", "--frame", "linux", "--json").out)
+    assert int(document["value"]["mask"], 16) == Host.xcr0
+
+
+@pytest.mark.parametrize(("words", "said"), [
+    (("--frame", "linux", "--xcr0", "0xe7"), "XCR0 0xe7 is no value that EPYC-Milan takes"),
+    (("--frame", "linux", "--xcr0", "1"), "lacks 0x2 (SSE)"),
+    (("--frame", "sgx", "--xcr0", "0x205"), "XFRM 0x205"),
+    (("--frame", "tdx", "--xcr0", "AMX"), "XFAM 0x60000 has"),
+    (("--frame", "windows", "--xcr0", "CET_S"), "a context's mask 0x1000 has"),
+    (("--frame", "windows", "--xcr0", "CET_U", "--format", "standard"), "the standard format has no place"),
+    (("--frame", "linux", "--mask", "7"), "--mask and --frame linux exclude each other"),
+    (("--frame", "linux", "--supervisor"), "--supervisor and --frame linux exclude each other"),
+    (("--frame", "sgx", "--format", "standard"), "--format and --frame sgx exclude each other"),
+    (("--frame", "sgx", "--vs", "Haswell"), "--vs and --frame sgx exclude each other"),
+    (("--frame", "sgx", "--list"), "--list and --frame sgx exclude each other"),
+    (("--frame", "sgx", "--emit", "c"), "--emit c and --frame sgx exclude each other"),
+    (("--frame", "sgx", "--xcr0", "avx51"), "did you mean"),
+    (("--frame", "bsd"), "invalid choice: 'bsd'"),
+    (("--xcr0", "7"), "--xcr0 belongs to --frame"),
+])  # fmt: skip
+def test_frames_that_contradict(cli: Cli, words: tuple[str, ...], said: str) -> None:
+    result = cli("layout", "EPYC-Milan", *words)
+    assert result.code == 2 and said in result.err and result.out == ""

@@ -1,5 +1,6 @@
 """`xsave layout`: offsets and sizes of every component for a CPU and a mask, two CPUs side by side, the known CPUs."""
 
+from xsave.cli import frame
 from xsave.cli.console import Output
 from xsave.cli.failures import CommandError, usage
 from xsave.cli.options import Parser, add_common, cpu, mask
@@ -16,9 +17,9 @@ if TYPE_CHECKING:
     from xsave.models import CpuModel
 
 _EXAMPLES = """
-xsave layout SapphireRapids --mask 'x87|SSE|avx512'
 xsave layout EPYC-Genoa --vs SapphireRapids
 xsave layout host --supervisor --emit c -o xsave_layout.h
+xsave layout SapphireRapids --frame linux --xcr0 'x87|SSE|avx|amx'
 """
 
 
@@ -34,6 +35,8 @@ def parser() -> Parser:
     made.add_argument("--supervisor", action="store_true", help="with the components of IA32_XSS")
     made.add_argument("--list", action="store_true", help="the CPUs that are known by name")
     made.add_argument("--emit", choices=("c", "json"), help="a C header, or JSON")
+    made.add_argument("--frame", choices=frame.KINDS, help="the system's frame around an area")
+    made.add_argument("--xcr0", metavar="MASK", help="with --frame: XCR0, XFRM or XFAM (default: all)")
     add_common(made)
     return made
 
@@ -43,6 +46,10 @@ def run(options: "argparse.Namespace") -> int:
     if options.emit and options.form == "json" and options.emit != "json":
         raise usage("layout: --json and --emit c exclude each other")
     form = options.emit or options.form
+    if options.frame:
+        return frame.run(options, form)
+    if options.xcr0:
+        raise usage("layout: --xcr0 belongs to --frame", "--mask MASK")
     with Output.of(options) as out:
         if options.list:
             _list(out, form)
