@@ -123,6 +123,31 @@ def test_a_trust_domain(xfam):
     assert after == (xfam & reference.TDX_USER, xfam & reference.TDX_SUPERVISOR, 0)
 
 
+@pytest.mark.parametrize("name", ["SapphireRapids", "DiamondRapids", "Skylake-Client"])
+def test_every_xfrm(name):
+    """An enclave is created with the legal values of XCR0 that have x87 and SSE, and its frame fits."""
+    table = reference.CPUS[name]
+    offered = model(name).cpuid.get((0x12, 1), (0, 0, 0, 0))
+    limit = offered[2] | offered[3] << 32 or table["xcr0"]
+    for xfrm in values(table["xcr0"]):
+        legal = reference.xcr0_fault(table, xfrm) is None and xfrm & 3 == 3 and not xfrm & ~limit
+        try:
+            guest = audit.policy("sgx-xfrm", model(name), xfrm=xfrm)
+        except ValueError:
+            assert not legal, hex(xfrm)
+            continue
+        assert legal, hex(xfrm)
+        pages = -(-(reference.standard_size(name, xfrm) + 184 + 16) // 4096)
+        assert guest.ssa_frame_size == pages == (3 if xfrm & 0x60000 else 1)
+        with pytest.raises(ValueError, match="ssa_frame_size"):
+            audit.policy("sgx-xfrm", model(name), xfrm=xfrm, ssa_frame_size=pages - 1)
+        assert guest.write("XCR0", xfrm).key == ("gp", None, "CPL")
+        assert guest.at_save(audit.Live(1, 0, 0)) == (xfrm, 0, 0)
+        assert guest.entry(audit.Live(1, 0, 0)).outcome == "allowed"
+        narrow = audit.policy("sgx-xfrm", model(name), xfrm=xfrm, host_xcr0=3)
+        assert (narrow.entry(audit.Live(3, 0, 0)).outcome == "gp") == bool(xfrm & ~3)
+
+
 def test_vmcs_xfam():
     spr = model("SapphireRapids")
     guest = audit.policy("vmcs-xfam", spr, xfam=0x2E7)

@@ -5,6 +5,7 @@ from xsave.audit.policies.host_swap import HostSwap
 from xsave.audit.policies.no_exit_audited import NoExitAudited
 from xsave.audit.policies.no_exit_unaudited import NoExitUnaudited
 from xsave.audit.policies.sev_es import SevEs
+from xsave.audit.policies.sgx_xfrm import SgxXfrm
 from xsave.audit.policies.tdx_xfam import TdxXfam
 from xsave.audit.policies.vmcs_xfam import VmcsXfam
 from xsave.audit.policies.vmx_exit import VmxExit
@@ -20,7 +21,7 @@ __all__ = ["POLICIES", "Answer", "Live", "Policy", "policy"]
 
 POLICIES: "dict[str, type[Policy]]" = {
     each.name: each
-    for each in (VmxExit, HostSwap, NoExitAudited, NoExitUnaudited, VmcsXfam, XfdPassthrough, TdxXfam, SevEs)
+    for each in (VmxExit, HostSwap, NoExitAudited, NoExitUnaudited, VmcsXfam, XfdPassthrough, TdxXfam, SgxXfrm, SevEs)
 }
 _COMMON = ("allowed_xcr0", "allowed_xss", "host_xcr0", "host_xss")
 
