@@ -30,6 +30,8 @@ SANITIZE := CFLAGS="-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=un
             LDFLAGS="-fsanitize=address,undefined"
 PRELOAD = LD_PRELOAD="$(shell gcc -print-file-name=libasan.so) $(shell gcc -print-file-name=libubsan.so)" \
           PYTHONMALLOC=malloc XSAVE_SANITIZED=1 ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1
+# Tests of the slow model alone execute no compiled code.
+UNCOMPILED = $(addprefix --ignore=$(root)/tests/,test_reference.py vectors/test_vectors_reference.py)
 INSTRUMENT := CC=clang LDSHARED="clang -shared" CFLAGS="-O1 -g -fsanitize=address,fuzzer-no-link"
 
 pip = "$(venv)/bin/python" -m pip --disable-pip-version-check install --quiet --quiet -c constraints.txt
@@ -72,7 +74,7 @@ portable: $(sdist) ## the suite on a build without x86 code
 # Reports are written to descriptor 2, behind Python's back: --capture=sys lets them through.
 sanitize: $(sdist) ## the suite under AddressSanitizer and UndefinedBehaviorSanitizer
 	@$(SANITIZE) $(MAKE) $(root)/.venv-sanitize/.installed VENV=.venv-sanitize PACKAGE="$(sdist)"
-	@$(MAKE) test VENV=.venv-sanitize PACKAGE="$(sdist)" UNDER='$(PRELOAD)' PYTEST="--capture=sys $(PYTEST)"
+	@$(MAKE) test VENV=.venv-sanitize PACKAGE="$(sdist)" UNDER='$(PRELOAD)' PYTEST="--capture=sys $(UNCOMPILED) $(PYTEST)"
 
 fuzz: $(root)/.venv-fuzz/.ready ## every fuzz target, FUZZ_SECONDS each, on an instrumented build
 	@cd .venv-fuzz && PYTHONSAFEPATH=1 bin/python "$(root)/tests/fuzz/run.py" --seconds $(FUZZ_SECONDS) $(FUZZ)
