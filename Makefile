@@ -26,12 +26,12 @@ FUZZ_TOOLS := atheris
 BENCH_TOOLS := construct
 EXTRAS := [test,zstd,lz4]
 # Flags of the checked builds; docs/building.md says why each is there.
+# Tests of the slow model alone execute no compiled code: one build that runs them is enough.
+UNCOMPILED = $(addprefix --ignore=$(root)/tests/,test_reference.py vectors/test_vectors_reference.py)
 SANITIZE := CFLAGS="-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer" \
             LDFLAGS="-fsanitize=address,undefined"
 PRELOAD = LD_PRELOAD="$(shell gcc -print-file-name=libasan.so) $(shell gcc -print-file-name=libubsan.so)" \
           PYTHONMALLOC=malloc XSAVE_SANITIZED=1 ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1
-# Tests of the slow model alone execute no compiled code.
-UNCOMPILED = $(addprefix --ignore=$(root)/tests/,test_reference.py vectors/test_vectors_reference.py)
 INSTRUMENT := CC=clang LDSHARED="clang -shared" CFLAGS="-O1 -g -fsanitize=address,fuzzer-no-link"
 
 pip = "$(venv)/bin/python" -m pip --disable-pip-version-check install --quiet --quiet -c constraints.txt
@@ -69,7 +69,7 @@ lint: $(venv)/.installed $(venv)/.lint ## ruff, cython-lint, mypy --strict, stub
 	exit $$status
 
 portable: $(sdist) ## the suite on a build without x86 code
-	@XSAVE_PORTABLE=1 $(MAKE) test VENV=.venv-portable PACKAGE="$(sdist)"
+	@XSAVE_PORTABLE=1 $(MAKE) test VENV=.venv-portable PACKAGE="$(sdist)" PYTEST="$(UNCOMPILED) $(PYTEST)"
 
 # Reports are written to descriptor 2, behind Python's back: --capture=sys lets them through.
 sanitize: $(sdist) ## the suite under AddressSanitizer and UndefinedBehaviorSanitizer

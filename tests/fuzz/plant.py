@@ -1,8 +1,8 @@
 """plant.py SDIST FOLDER: a copy of the installed package in FOLDER, with an out-of-bounds write in its codec.
 
-The proof that the fuzz targets can fail: `transcode` takes a destination that is up to 64 bytes too short, and clears
-it whole. Run with the flags of the instrumented build in the environment, by the interpreter of its virtual
-environment; only the codec is compiled again.
+The proof that the fuzz targets can fail: `transcode` takes a destination that is 2 to 64 bytes too short, and clears it
+whole (one byte more is there behind every bytearray, so that nobody would see it written). Run with the flags of the
+instrumented build in the environment, by the interpreter of its virtual environment; only the codec is compiled again.
 """
 
 import importlib.util
@@ -18,7 +18,7 @@ PLANT = (
     (
         """            if into.len < <Py_ssize_t>target.shape.size:
                 raise ValueError(f"out has""",
-        """            if into.len + 64 < <Py_ssize_t>target.shape.size:
+        """            if into.len + 64 < <Py_ssize_t>target.shape.size or into.len + 1 == target.shape.size:
                 raise ValueError(f"out has""",
     ),
     (
