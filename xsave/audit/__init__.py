@@ -2,13 +2,15 @@
 
 `buffer` answers for one save instruction and one buffer: which bytes beyond its end are written. `policy` answers for
 a guest: who decides what it may write. `frames` knows the buffers that systems make around an area; `trampoline` one
-that a process sized for itself when it started, and `moved` what becomes of that on another CPU. `lint_area`,
-`lint_model`, `lint_config` and `lint_image` find what is dangerous or inconsistent; `LINTS` says what they look for.
+that a process sized for itself when it started, and `moved` what becomes of that on another CPU. `prove` walks every
+state of a guest and its VMM. `lint_area`, `lint_model`, `lint_config` and `lint_image` find what is dangerous or
+inconsistent; `LINTS` says what they look for.
 """
 
 from xsave.audit import frames
 from xsave.audit.lints import LINTS, Finding, Lint, lint_area, lint_config, lint_image, lint_model
 from xsave.audit.policies import POLICIES, Answer, Live, Policy, policy
+from xsave.audit.proof import Proof, prove
 from xsave.audit.selfsized import Moved, Trampoline, moved, trampoline
 from xsave.audit.verdict import Verdict, buffer
 
@@ -21,6 +23,7 @@ __all__ = [
     "Live",
     "Moved",
     "Policy",
+    "Proof",
     "Trampoline",
     "Verdict",
     "buffer",
@@ -31,5 +34,6 @@ __all__ = [
     "lint_model",
     "moved",
     "policy",
+    "prove",
     "trampoline",
 ]

@@ -96,6 +96,9 @@ class Policy:
     """
 
     name = ""
+    # Who keeps the guest's registers at an exit: "vmm"; "hardware", in the buffer, with the masks of `at_save`;
+    # "stowed", the hardware where nobody reaches.
+    KEEPER = "vmm"
     # Facts beside the common ones, with their defaults; None: it follows from the others.
     FACTS: "tuple[tuple[str, object], ...]" = ()
 
@@ -191,6 +194,10 @@ class Policy:
         """What they hold when the VMM saves the guest's registers."""
         after = self.after_exit(guest)
         return after if self.live == "guest" else Live(self.host_xcr0, self.host_xss, after.xfd)
+
+    def at_own(self, guest: Live) -> Live:
+        """What they hold when the VMM restores its own registers: its own values, which it has loaded by then."""
+        return Live(self.host_xcr0, self.host_xss, 0)
 
     def audit(self, guest: Live, size: int, instruction: str) -> Answer:
         """The VMM's look at the guest's XCR0 and IA32_XSS before it saves into `size` bytes with `instruction`."""

@@ -18,6 +18,7 @@ class SevEs(Policy):
     """
 
     name = "sev-es"
+    KEEPER = "stowed"
     FACTS: "tuple[tuple[str, object], ...]" = (("host_save_area", "filled"),)
     host_save_area: str
 
@@ -33,4 +34,8 @@ class SevEs(Policy):
 
     def at_save(self, guest: Live) -> Live:
         """The same: nothing else loads them."""
+        return self.after_exit(guest)
+
+    def at_own(self, guest: Live) -> Live:
+        """And its own state is restored under them."""
         return self.after_exit(guest)

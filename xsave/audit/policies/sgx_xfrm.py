@@ -22,6 +22,7 @@ class SgxXfrm(Policy):
     """
 
     name = "sgx-xfrm"
+    KEEPER = "hardware"
     FACTS: "tuple[tuple[str, object], ...]" = (("xfrm", None), ("ssa_frame_size", None))
     ssa_frame_size: int
     xfrm: int

@@ -43,6 +43,7 @@ class TdxXfam(Policy):
     """
 
     name = "tdx-xfam"
+    KEEPER = "hardware"
     FACTS: "tuple[tuple[str, object], ...]" = (("xfam", None),)
     xfam: int
 
