@@ -39,7 +39,7 @@ pip = "$(venv)/bin/python" -m pip --disable-pip-version-check install --quiet --
 run = cd "$(venv)" && $(UNDER) PYTHONSAFEPATH=1 XSAVE_INSTALLED=1
 suite = $(run) bin/python -m pytest -c "$(root)/pyproject.toml" --rootdir "$(root)" $(addprefix "$(root)"/,$(TESTS)) $(PYTEST)
 
-.PHONY: help tour test slow mutate bench lint portable sanitize fuzz fuzz-proof sdist wheel update clean
+.PHONY: help tour test slow mutate bench lint tables portable sanitize fuzz fuzz-proof sdist wheel update clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.* ## /\1	/p' Makefile | expand -t 12
@@ -67,6 +67,9 @@ lint: $(venv)/.installed $(venv)/.lint ## ruff, cython-lint, mypy --strict, stub
 	(cd "$(venv)" && PYTHONSAFEPATH=1 bin/python -m mypy.stubtest xsave --mypy-config-file "$(root)/pyproject.toml" \
 	    --allowlist "$(root)/tests/house/stubtest.txt") || status=1; \
 	exit $$status
+
+tables: $(venv)/.installed ## writes the table of docs/audit.md
+	@$(run) bin/python -m xsave.audit.tables "$(root)/docs/audit.md"
 
 portable: $(sdist) ## the suite on a build without x86 code
 	@XSAVE_PORTABLE=1 $(MAKE) test VENV=.venv-portable PACKAGE="$(sdist)" PYTEST="$(UNCOMPILED) $(PYTEST)"

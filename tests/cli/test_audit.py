@@ -90,3 +90,60 @@ def test_a_disagreement_is_said(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(attack.Act, "agrees", False)
     result = cli("audit", "--demo")
     assert result.code == 1 and "NOT as predicted" in result.out
+
+
+def test_a_policys_answer(cli: Cli) -> None:
+    words = ("--policy", "vmx-exit", "--write", "XCR0=0x602e7", "--write", "XCR0=x87|AVX", "--write", "XFD=TILEDATA")
+    result = cli(*SPR, *words)
+    assert result.code == 1
+    assert "XCR0 0x602e7 (x87 SSE AVX AVX-512 PKRU AMX): allowed" in result.out
+    assert "XCR0[2] (AVX) needs XCR0[1] (SSE) [R-AVX]" in result.out and "#GP into the guest" in result.out
+    document = valid(json.loads(cli(*SPR, *words, "--json").out), "audit-policy")
+    assert [(each["outcome"], each["exits_to"]) for each in document["answers"]] == [
+        ("allowed", "vmm"), ("gp", "vmm"), ("allowed", "vmm"),
+    ]  # fmt: skip
+    assert cli(*SPR, "--policy", "host-swap", "--write", "XCR0=7").code == 0
+
+
+def test_a_proof_in_words(cli: Cli, tmp_path: Any) -> None:
+    script = tmp_path / "script.py"
+    words = ("--prove", "--policy", "host-swap", "--fact", "swap=after", "--buffer", 4096)
+    result = cli(*SPR, *words, "--script", script)
+    assert result.code == 1 and result.out.startswith("OVERRUN of 4,096 bytes, of ")
+    assert "  1. guest: XSETBV" in result.out and all(len(line) <= 80 for line in result.out.splitlines())
+    exec(compile(script.read_text(), str(script), "exec"), {"print": lambda *_: None})
+    document = valid(json.loads(cli(*SPR, *words, "--json").out), "audit-proof")
+    assert not document["safe"] and document["script"] == script.read_text()
+    assert {each["property"] for each in document["found"]} >= {"overrun", "leak-to-host"}
+    safe = cli(*SPR, "--prove", "--policy", "host-swap", "--fact", "host-xcr0=0x2e7", "--buffer", 4096)
+    assert safe.code == 0 and safe.out.startswith("SAFE: ")
+    assert "the guest's state can stay in the registers while the VMM runs:" in safe.out
+
+
+def test_the_list(cli: Cli) -> None:
+    result = cli("audit", "--list")
+    assert result.code == 0 and "vmcs-xfam" in result.out and "L-BUFFER-COMPACT (error)" in result.out
+    assert all(len(line) <= 80 for line in result.out.splitlines())
+    document = valid(json.loads(cli("audit", "--list", "--json").out), "audit-list")
+    assert len(document["policies"]) == 9 and len(document["lints"]) == 35
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (("--policy", "vmx-exti", "--write", "XCR0=7"), "did you mean vmx-exit?"),
+        (("--policy", "vmx-exit"), "--policy needs --write or --prove"),
+        (("--policy", "vmx-exit", "--write", "XCR1=7"), "one of XCR0, XSS, XFD"),
+        (("--policy", "vmx-exit", "--fact", "rules", "--write", "XCR0=7"), "--fact rules: NAME=VALUE"),
+        (("--policy", "vmx-exit", "--fact", "rule=xen", "--write", "XCR0=7"), "did you mean rules?"),
+        (("--policy", "tdx-xfam", "--fact", "xfam=1", "--write", "XCR0=7"), "XFAM 0x1"),
+        (("--policy", "vmx-exit", "--fact", "allowed_xcr0=APX", "--write", "XCR0=7"), "allowed_xcr0 0x80000"),
+        (("--prove", "--policy", "vmx-exit"), "--prove needs --buffer"),
+        (("--prove", "--buffer", "4096"), "--prove needs --policy"),
+        (("--prove", "--policy", "vmx-exit", "--buffer", "0"), "a buffer of 0 bytes"),
+        (("--prove", "--policy", "vmx-exit", "--buffer", "12288", "--script", "no"), "there is no counterexample"),
+    ],
+)
+def test_bad_policies(cli: Cli, words: tuple[str, ...], text: str) -> None:
+    result = cli(*SPR, *words)
+    assert result.code == 2 and text in result.err and result.out == ""

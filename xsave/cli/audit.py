@@ -1,4 +1,4 @@
-"""`xsave audit`: what a save does to a buffer that was sized for less, by arithmetic and for real."""
+"""`xsave audit`: what a guest may write, what a save does to a buffer, by arithmetic, exhaustively and for real."""
 
 from xsave.cli.console import Output
 from xsave.cli.failures import DONE, NO, NO_INPUT, CommandError, usage
@@ -17,25 +17,40 @@ if TYPE_CHECKING:
 
 _EXAMPLES = """
 xsave audit --cpu SapphireRapids --xcr0 0x602e7 --size 4096
-xsave audit --cpu EPYC-Genoa --xcr0 avx512 --rfbm 7 --size 1024
-xsave audit --demo
+xsave audit --prove --policy host-swap --fact swap=after --buffer 4096
+xsave audit --policy vmx-exit --cpu EPYC-Genoa --write XCR0=avx512
 """
 _INSTRUCTIONS = ("XSAVE", "XSAVEOPT", "XSAVEC", "XSAVES")
 
 
 def parser() -> Parser:
     """The verb's parser."""
-    made = Parser("audit", "What one save does to a buffer. Exit 1: it writes past the end.", _EXAMPLES)
+    made = Parser("audit", "A guest's XCR0 and a buffer. Exit 1: an overrun, a refusal.", _EXAMPLES)
     add = made.add_argument
     add("--demo", action="store_true", help="the overrun, executed: on this CPU and emulated")
-    add("--cpu", metavar="CPU", help="a name, a file of CPUID text, host (default)")
-    add("--xcr0", metavar="MASK", help="XCR0 at the save (default: all that CPU has)")
-    add("--xss", metavar="MASK", help="IA32_XSS at the save (default: 0)")
-    add("--xfd", metavar="MASK", help="IA32_XFD at the save (default: 0)")
-    add("--instruction", metavar="INSN", type=str.upper, help="XSAVE[OPT|C|S] (default: every one CPU has)")
-    add("--rfbm", metavar="MASK", help="EDX:EAX (default: all ones)")
-    add("--in-use", metavar="MASK", help="XINUSE (default: the worst, everything)")
-    add("--size", metavar="N", help="bytes of the buffer")
+    add("--prove", action="store_true", help="every state under --policy, with --buffer bytes")
+    add("--list", action="store_true", help="the policies and their facts, and the lints")
+    add("--policy", metavar="NAME", help="who decides what a guest may write")
+    policy = [
+        add("--fact", action="append", default=[], metavar="NAME=VALUE", help="of the policy"),
+        add("--write", action="append", default=[], metavar="XCR0|XSS|XFD=MASK", help="what does the policy answer?"),
+        add("--buffer", metavar="N", help="--prove: bytes of the buffer"),
+        add("--save", choices=("rfbm-all", "rfbm-host", "rfbm-buffer"), help="--prove: RFBM (default: rfbm-all)"),
+        add("--restore", choices=("buffer", "max"), help="--prove: mask of the restore (default: buffer)"),
+        add("--buffer-mask", metavar="MASK", help="--prove: what the buffer was sized for"),
+        add("--script", metavar="FILE", help="--prove: the counterexample as a program"),
+    ]
+    save = [
+        add("--cpu", metavar="CPU", help="a name, a file of CPUID text, host (default)"),
+        add("--xcr0", metavar="MASK", help="XCR0 at the save (default: all that CPU has)"),
+        add("--xss", metavar="MASK", help="IA32_XSS at the save (default: 0)"),
+        add("--xfd", metavar="MASK", help="IA32_XFD at the save (default: 0)"),
+        add("--instruction", metavar="INSN", type=str.upper, help="XSAVE[OPT|C|S] (default: every one CPU has)"),
+        add("--rfbm", metavar="MASK", help="EDX:EAX (default: all ones)"),
+        add("--in-use", metavar="MASK", help="XINUSE (default: the worst, everything)"),
+        add("--size", metavar="N", help="bytes of the buffer: what does a save do to it?"),
+    ]
+    made.brief = [("policy", policy), ("save", save)]
     add_common(made)
     return made
 
@@ -44,13 +59,21 @@ def run(options: "argparse.Namespace") -> int:
     """Runs the verb; returns the exit code."""
     if options.demo:
         return _demo(options)
-    if options.size is None:
-        raise usage("audit: --size is the question", "xsave audit --xcr0 0xe7 --size 1024, or xsave audit --demo")
+    if options.list:
+        from xsave.cli.guests import show_list
+
+        return show_list(options)
     try:
         model = cpu(options.cpu or "host")
     except (UnsupportedError, HostError) as error:
         hint = "--cpu NAME chooses another CPU; xsave layout --list names them"
         raise CommandError(str(error), NO_INPUT, hint=hint) from error
+    if options.prove or options.policy is not None:
+        from xsave.cli.guests import answer, prove_it
+
+        return prove_it(options, model) if options.prove else answer(options, model)
+    if options.size is None:
+        raise usage("audit: --size is the question", "xsave audit --xcr0 0xe7 --size 1024, or xsave audit --demo")
     verdicts = _verdicts(options, model)
     with Output.of(options) as out:
         if options.form == "json":
@@ -140,7 +163,7 @@ def _ranges(ranges: "list[tuple[int, int]]") -> "list[dict[str, int]]":
 
 
 def _demo(options: "argparse.Namespace") -> int:
-    given = ("cpu", "xcr0", "xss", "xfd", "instruction", "rfbm", "in_use", "size")
+    given = ("cpu", "xcr0", "xss", "xfd", "instruction", "rfbm", "in_use", "size", "policy", "buffer")
     odd = next((name for name in given if getattr(options, name) is not None), None)
     if odd is not None:
         raise usage(f"audit: --demo chooses its own --{odd.replace('_', '-')}", "xsave audit --demo")
