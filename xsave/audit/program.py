@@ -20,7 +20,7 @@ def values_of(component: Component) -> "dict[str, int | bytes]":
         if row.parts[-1].component != component or name == "mxcsr_mask":
             continue
         if row.scalar:
-            return {name: row.init ^ 1 << row.shift if name != "mxcsr" else 0x1FA0}
+            return {name: row.init ^ 1 if name != "mxcsr" else 0x1FA0}
         return {name: bytes(1 if i == row.parts[-1].at else 0 for i in range(row.width))}
     return {}
 
