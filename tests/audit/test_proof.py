@@ -38,6 +38,15 @@ def test_the_overrun_is_found(facts, size):
     assert spr(policy, size, save="rfbm-buffer", **facts).safe
 
 
+@pytest.mark.parametrize("name", ["SapphireRapids", "DiamondRapids", "Bulldozer"])
+def test_the_overrun_ends_with_the_slow_models_size(name):
+    for instruction in instructions(name):
+        needed = area(name, instruction, reference.CPUS[name]["xcr0"], reference.CPUS[name]["xss"])
+        guest = audit.policy("no-exit-unaudited", model(name))
+        assert audit.prove(model(name), guest, needed, instruction=instruction).safe
+        assert not audit.prove(model(name), guest, needed - 1, instruction=instruction).safe
+
+
 def test_the_shortest_way():
     found = spr("no-exit-unaudited", 2696)
     assert len(found.counterexample) == 3  # XSETBV, an exit, a save: nothing shorter exists
