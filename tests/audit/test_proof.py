@@ -184,5 +184,7 @@ def test_bad_questions():
     ):
         with pytest.raises(ValueError, match=text):
             spr(**{"policy": "no-exit-unaudited", "size": 2696, **more})
+    with pytest.raises(ValueError, match="one of EPYC-Genoa, the question of SapphireRapids"):
+        audit.prove(model(SPR), audit.policy("host-swap", model("EPYC-Genoa")), 2696)
     with pytest.raises(UnsupportedError, match="no XSAVES"):
         audit.prove(model("Bulldozer"), "no-exit-unaudited", 832, instruction="XSAVES")

@@ -30,17 +30,14 @@ def program(
     events: "list[tuple[str, Live]]",
 ) -> str:  # fmt: skip
     """The text of the program: it ends with an AssertionError if nothing past the buffer changes."""
-    first = events[0][1]
     lines = [
         "import xsave",
         "",
         f"model = {_made(model)}",
-        f"cpu = xsave.Processor(model, xcr0={1:#x}, cpl=0)",
+        f"cpu = xsave.Processor(model, xcr0={policy.first_xcr0:#x}, cpl=0)",
         f"size = {size}",
         f"memory = bytearray([{_POISON:#x}]) * (size + 65536)",
     ]
-    if policy.name == "sgx-xfrm":
-        lines.append(f"cpu.xsetbv(0, {first.xcr0:#x})  # the enclave's XFRM")
     for event, live in events:
         if event == "XCR0":
             lines.append(f"cpu.xsetbv(0, {live.xcr0:#x})  # the guest: {ComponentMask(live.xcr0)}")

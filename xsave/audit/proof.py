@@ -27,8 +27,6 @@ __all__ = ["Example", "Proof", "prove"]
 
 SAVES, RESTORES = ("rfbm-all", "rfbm-host", "rfbm-buffer"), ("buffer", "max")
 _LEGACY = 1 << Component.X87 | 1 << Component.SSE
-# What the TDX module and an enclave's exit save with.
-_FIXED = {"tdx-xfam": "XSAVES", "sgx-xfrm": "XSAVE"}
 
 
 class Example:
@@ -127,7 +125,9 @@ def prove(
         policy = named_policy(policy, model)
     one_of(save, "save", SAVES)
     one_of(restore, "restore", RESTORES)
-    fixed = _FIXED.get(policy.name)
+    if policy.model != model:
+        raise ValueError(f"the policy is one of {policy.model.name}, the question of {model.name}")
+    fixed = policy.INSTRUCTION
     if fixed is not None and instruction not in (None, fixed):
         raise ValueError(f"{policy.name} saves as {fixed} does, not with {instruction}")
     chosen = instruction or fixed
@@ -167,7 +167,7 @@ class _Walks:
         self.load_mask = ALL if restore == "max" else self.buffer_mask
         if policy.KEEPER != "vmm":
             self.rfbm = self.load_mask = ALL
-        self.xcr0 = self._admitted("XCR0", int(model.xcr0_mask))
+        self.xcr0 = self._admitted(int(model.xcr0_mask))
         self.ends: "dict[int, dict[Component, int]]" = {}
         self.found: "dict[str, Example]" = {}
 
@@ -182,20 +182,16 @@ class _Walks:
                 return value
         raise ValueError(f"no area fits a buffer of {self.size:,} bytes: legacy region and header take {HEADER[1]}")
 
-    def _admitted(self, register: str, mask: int) -> "list[int]":
-        # The values that the guest gets into the register, and the one that it begins with.
-        if register == "XCR0" and self.policy.name in _FIXED and self.policy.KEEPER == "hardware":
-            first = self.policy.at_save(Live(1, 0, 0)).xcr0 if self.policy.name == "sgx-xfrm" else 1
-        else:
-            first = 1 if register == "XCR0" else 0
+    def _admitted(self, mask: int) -> "list[int]":
+        # The values that the guest gets into XCR0, after the one that it begins with.
+        first = self.policy.first_xcr0
         bits = [bit for bit in range(64) if mask >> bit & 1]
         undefined = next(bit for bit in range(63, -1, -1) if not mask >> bit & 1)
         values = []
         for number in range(2 << len(bits)):
             value = sum(1 << bit for place, bit in enumerate((*bits, undefined)) if number >> place & 1)
-            if value == first or self.policy.write(register, value).outcome == ALLOWED:
+            if value != first and self._takes("XCR0", value):
                 values.append(value)
-        values.remove(first)
         return [first, *values]
 
     def _merged(self, register: str, mask: int, witness: int) -> "list[int]":
@@ -314,7 +310,7 @@ class _Walks:
         save = f"{self.instruction} with RFBM {self.rfbm:#x}"
         masks = policy.at_save(live)
         under = f"under XCR0 {masks.xcr0:#x}" + (f", IA32_XSS {masks.xss:#x}" if self.supervisor else "")
-        who = "TDX module" if policy.name == "tdx-xfam" else "processor"
+        who = "TDX module" if policy.write("XCR0", 1).exits_to == "module" else "processor"
         return {
             "use": f"guest: uses {name}",
             "init": f"guest: makes {name} initial",

@@ -20,7 +20,6 @@ xsave audit --cpu SapphireRapids --xcr0 0x602e7 --size 4096
 xsave audit --prove --policy host-swap --fact swap=after --buffer 4096
 xsave audit --policy vmx-exit --cpu EPYC-Genoa --write XCR0=avx512
 """
-_INSTRUCTIONS = ("XSAVE", "XSAVEOPT", "XSAVEC", "XSAVES")
 
 
 def parser() -> Parser:
@@ -88,7 +87,7 @@ def run(options: "argparse.Namespace") -> int:
 
 
 def _verdicts(options: "argparse.Namespace", model: "CpuModel") -> "list[Verdict]":
-    from xsave.audit import buffer
+    from xsave.audit.verdict import INSTRUCTIONS, buffer
 
     facts: "dict[str, Any]" = {"xcr0": mask(options.xcr0) if options.xcr0 else model.xcr0_mask}
     for name in ("xss", "xfd", "rfbm"):
@@ -96,7 +95,7 @@ def _verdicts(options: "argparse.Namespace", model: "CpuModel") -> "list[Verdict
             facts[name] = mask(getattr(options, name))
     if options.in_use is not None:
         facts["in_use"] = mask(options.in_use)
-    names = [each for each in _INSTRUCTIONS if each.lower() in model.instructions]
+    names = [each for each in INSTRUCTIONS if each.lower() in model.instructions]
     try:
         return [
             buffer(model, instruction=name, size=number(options.size), **facts)

@@ -99,6 +99,10 @@ class Policy:
     # Who keeps the guest's registers at an exit: "vmm"; "hardware", in the buffer, with the masks of `at_save`;
     # "stowed", the hardware where nobody reaches.
     KEEPER = "vmm"
+    # The instruction as which that save behaves, where the policy fixes it.
+    INSTRUCTION: "str | None" = None
+    # What XCR0 holds when the guest begins: its value after RESET.
+    first_xcr0 = 1
     # Facts beside the common ones, with their defaults; None: it follows from the others.
     FACTS: "tuple[tuple[str, object], ...]" = ()
 

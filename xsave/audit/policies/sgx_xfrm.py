@@ -23,6 +23,7 @@ class SgxXfrm(Policy):
 
     name = "sgx-xfrm"
     KEEPER = "hardware"
+    INSTRUCTION = "XSAVE"
     FACTS: "tuple[tuple[str, object], ...]" = (("xfrm", None), ("ssa_frame_size", None))
     ssa_frame_size: int
     xfrm: int
@@ -37,7 +38,7 @@ class SgxXfrm(Policy):
         if size < needed.pages:
             raise ValueError(f"ssa_frame_size {size}: XFRM {ComponentMask(xfrm)} needs {needed.pages} pages "
                              f"[{needed.SOURCE}]")
-        self.xfrm, self.ssa_frame_size, self.live = xfrm, size, "host"
+        self.xfrm, self.first_xcr0, self.ssa_frame_size, self.live = xfrm, xfrm, size, "host"
 
     def write_xcr0(self, value: int, index: int) -> Answer:
         """XSETBV is privileged, and no enclave is."""

@@ -44,6 +44,7 @@ class TdxXfam(Policy):
 
     name = "tdx-xfam"
     KEEPER = "hardware"
+    INSTRUCTION = "XSAVES"
     FACTS: "tuple[tuple[str, object], ...]" = (("xfam", None),)
     xfam: int
 
