@@ -7,6 +7,7 @@ import reference
 
 from tests.audit import slow_walk
 from tests.laws.strategies import model
+from tests.scale import repeats
 from xsave import Component, CpuModel, audit
 from xsave.audit.policies import POLICIES
 from xsave.audit.proof import _Walks
@@ -42,12 +43,12 @@ FACTS = {
 
 
 def questions() -> list[tuple]:
-    """Four of every policy, facts and model; discipline, instruction and size drawn."""
+    """Four of every policy, facts and model (fewer in a sanitized run); discipline, instruction and size drawn."""
     random = Random("abstraction")
     found = []
     for name, each in FACTS.items():
         for facts in each:
-            for kind in [*SMALL] * 4:
+            for kind in [*SMALL] * repeats(4):
                 instruction = {"tdx-xfam": "XSAVES", "sgx-xfrm": "XSAVE"}.get(
                     name, random.choice(("XSAVE", "XSAVEOPT", "XSAVEC", "XSAVES"))
                 )

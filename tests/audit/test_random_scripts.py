@@ -11,6 +11,7 @@ import pytest
 import reference
 
 from tests.laws.strategies import model
+from tests.scale import repeats
 from xsave import Exit, Fault, Memory, Processor, audit
 from xsave.audit.program import values_of
 from xsave.audit.verdict import INSTRUCTIONS
@@ -157,8 +158,8 @@ def runs(seed: object, count: int) -> dict[str, int]:
 
 @pytest.mark.parametrize("seed", range(2))
 def test_verdict_proof_and_outcome_agree(seed):
-    found = runs(seed, 4000)
-    assert min(found.get(each, 0) for each in ("overrun", "fits", "fault")) > 50, found
+    found = runs(seed, repeats(4000))
+    assert min(found.get(each, 0) for each in ("overrun", "fits", "fault")) > repeats(50), found
 
 
 @pytest.mark.slow
