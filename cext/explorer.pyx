@@ -14,6 +14,9 @@ from cpython.mem cimport PyMem_Calloc, PyMem_Free
 from libc.stdint cimport int32_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memset
 
+cdef extern from "bytes.h" nogil:
+    uint16_t load_le16(const void *p)
+
 __all__ = ["EVENTS", "FACTS", "PROPERTIES", "walk"]
 
 cdef enum Phase:
@@ -25,6 +28,9 @@ cdef enum Holder:
 cdef enum Buffer:
     # the slot is not announced; announced and initial; in use with the guest's data; with the VMM's
     ABSENT, EMPTY, KEPT, FOREIGN, BUFFERS
+
+cdef enum:
+    STATES_LIMIT = 1 << 26      # of nine bytes each
 
 # Facts of the component under one value of the guest's registers.
 cdef enum Fact:
@@ -46,8 +52,8 @@ cdef enum Trait:
     T_ALWAYS = 2        # the save writes it also where it is initial (XSAVE)
     T_COMPACTED = 4     # the buffer's header says which slots there are
     T_CLEARED = 8       # an exit saves the guest's registers into the buffer and leaves them initial (TDX, SGX)
-    T_STOWED = 32       # an exit stows them where nobody reaches, an entry brings them back (SEV-ES)
-    T_REREAD = 16       # the VMM knows IA32_XFD after each exit
+    T_STOWED = 16       # an exit stows them where nobody reaches, an entry brings them back (SEV-ES)
+    T_REREAD = 32       # the VMM knows IA32_XFD after each exit
 
 cdef enum Event:
     E_XCR0, E_XSS, E_XFD, E_USE, E_INIT, E_EXIT, E_AGAIN, E_SAVE, E_OWN, E_RESTORE, E_ENTRY
@@ -67,9 +73,8 @@ cdef struct State:
 
 
 cdef struct Walk:
-    const uint16_t *facts       # [x][s][f]
+    const uint8_t *facts        # 16 bits each, [x][s][f]
     int nx, ns, nf, traits
-    uint32_t total
     int32_t *parent             # of a state: the one it was first reached from; -1: not reached, -2: the first
     uint8_t *event
     uint32_t *queue
@@ -109,7 +114,7 @@ cdef inline State unpack(const Walk *w, uint32_t n) noexcept nogil:
 
 
 cdef inline int facts_of(const Walk *w, const State *s, int f) noexcept nogil:
-    return w.facts[(s.x * w.ns + s.s) * w.nf + f]
+    return load_le16(w.facts + 2 * ((s.x * w.ns + s.s) * w.nf + f))
 
 
 cdef inline void reach(Walk *w, uint32_t before, const State *after, int event) noexcept nogil:
@@ -254,7 +259,7 @@ def walk(facts, nx, ns, nf, traits, first):
     `first`: the guest's (x, s, f) at the beginning. A path is a list of (event, x, s, f): the events of `EVENTS` by
     number, and the guest's registers after each; the last shows the property. Shortest first.
 
-    Raises: `ValueError` for a table of another size, more than 2^30 states, a first value outside.
+    Raises: `ValueError` for a table of another size, more than 2^26 states, a first value outside.
     """
     cdef Walk w
     cdef Py_buffer view
@@ -265,15 +270,15 @@ def walk(facts, nx, ns, nf, traits, first):
     if not (0 < nx < 1 << 16 and 0 < ns < 1 << 16 and 0 < nf < 256 and 0 <= x < nx and 0 <= y < ns and 0 <= f < nf):
         raise ValueError(f"{nx} by {ns} by {nf} values, from {first}")
     total = total * <uint64_t>nx * <uint64_t>ns * <uint64_t>nf * <uint64_t>nf * 3 * BUFFERS * 2
-    if total >= 1 << 30:
+    if total > STATES_LIMIT:
         raise ValueError(f"{total:,} states are more than this walk holds")
     PyObject_GetBuffer(facts, &view, PyBUF_SIMPLE)
     memset(&w, 0, sizeof(Walk))
     try:
         if view.len != 2 * nx * ns * nf:
             raise ValueError(f"a table of {view.len} bytes for {nx} by {ns} by {nf} values")
-        w.facts = <const uint16_t *>view.buf
-        w.nx, w.ns, w.nf, w.traits, w.total = nx, ns, nf, traits, total
+        w.facts = <const uint8_t *>view.buf
+        w.nx, w.ns, w.nf, w.traits = nx, ns, nf, traits
         w.parent = <int32_t *>PyMem_Calloc(total, sizeof(int32_t))
         w.event = <uint8_t *>PyMem_Calloc(total, 1)
         w.queue = <uint32_t *>PyMem_Calloc(total, sizeof(uint32_t))

@@ -19,7 +19,7 @@ from xsave.errors import FormatError, LayoutError, TruncatedError
 cdef extern from "bytes.h" nogil:
     uint64_t load_le64(const void *p)
 
-__all__ = ["COMPACTED", "HEADER", "STANDARD", "Format", "Layout"]
+__all__ = ["COMPACTED", "HEADER", "MXCSR", "STANDARD", "Format", "Layout"]
 
 
 class Format(IntEnum):
@@ -34,8 +34,9 @@ class Format(IntEnum):
 
 STANDARD = Format.STANDARD
 COMPACTED = Format.COMPACTED
-# Bytes of the XSAVE header, [begin, end), in either format (SDM1 13.4.2).
+# Bytes of the XSAVE header, and of MXCSR with MXCSR_MASK, [begin, end), in either format (SDM1 13.4.1, 13.4.2).
 HEADER = (HEADER_OFFSET, HEADER_END)
+MXCSR = (MXCSR_OFFSET, X87_HIGH)
 
 # No CPU enumerates more; a component's size or offset beyond it comes from a broken record.
 cdef enum:
@@ -321,6 +322,15 @@ cdef class Layout:
                 for i in range(2, COMPONENT_LIMIT) if self.shape.mask >> i & 1
             })
         return self._offsets
+
+    def end_of(self, components, hollow=0):
+        """Where the last byte of these components ends, counted from the operand, in bytes: 576, the header's end, at
+        least. The components of the mask `hollow` count as if they had no bytes: only the place where they begin.
+
+        Components that the layout lacks have no place in it. Raises: `ValueError` for a mask beyond 64 bits.
+        """
+        return end_of(&self.shape, self.shape.mask & <uint64_t>ComponentMask.parse(components),
+                      <uint64_t>ComponentMask.parse(hollow))
 
     def extents(self, component):
         """The bytes of any component as `[(offset, size), ...]`, ascending.

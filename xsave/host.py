@@ -195,10 +195,10 @@ class Host:
 
 def in_child(work: "Callable[[], Any]") -> "Any":
     """What `work()` returns in a child process made by fork: for what cannot be undone, such as a permission, and for
-    what must not happen to this one. The child runs `work` and ends; what it returns, or the `HostError` or
-    `UnsupportedError` that it raises, comes back pickled.
+    what must not happen to this one. The child runs `work` and ends; what it returns, or the exception that it raises,
+    comes back pickled.
 
-    Raises: `HostError` if the child ends without an answer.
+    Raises: what `work` raises; `HostError` if the child ends without an answer.
     """
     import pickle
 
@@ -210,8 +210,8 @@ def in_child(work: "Callable[[], Any]") -> "Any":
             answer: "tuple[bool, Any]"
             try:
                 answer = True, work()
-            except (HostError, UnsupportedError) as refused:
-                answer = False, refused
+            except Exception as error:
+                answer = False, error
             with os.fdopen(writer, "wb") as stream:
                 pickle.dump(answer, stream)
         finally:

@@ -8,7 +8,7 @@ from typing_extensions import Buffer
 from xsave.components import Component, ComponentMask
 from xsave.models import CpuModel
 
-__all__ = ["COMPACTED", "HEADER", "STANDARD", "Format", "Layout"]
+__all__ = ["COMPACTED", "HEADER", "MXCSR", "STANDARD", "Format", "Layout"]
 
 class Format(IntEnum):
     STANDARD = 0
@@ -17,6 +17,7 @@ class Format(IntEnum):
 STANDARD: Final = Format.STANDARD
 COMPACTED: Final = Format.COMPACTED
 HEADER: Final[tuple[int, int]]
+MXCSR: Final[tuple[int, int]]
 
 @final
 class Layout:
@@ -35,6 +36,7 @@ class Layout:
     def mxcsr_mask(self) -> int: ...
     @property
     def offsets(self) -> Mapping[Component, tuple[int, int]]: ...
+    def end_of(self, components: int | str, hollow: int | str = 0) -> int: ...
     def extents(self, component: int | str) -> list[tuple[int, int]]: ...
     def __eq__(self, other: object, /) -> bool: ...
     def __ne__(self, other: object, /) -> bool: ...

@@ -4,7 +4,8 @@ import pytest
 import reference
 
 from tests.laws.strategies import each_model, model
-from xsave import CpuModel, UnsupportedError, audit
+from xsave import STANDARD, Area, CpuModel, Layout, Processor, UnsupportedError, audit, encode
+from xsave.audit.program import values_of
 from xsave.audit.verdict import INSTRUCTIONS
 
 SPR = "SapphireRapids"
@@ -159,6 +160,20 @@ def test_a_script_for_every_way(monkeypatch):
     found = audit.prove(unnamed, "no-exit-unaudited", 832)
     assert "from_cpuid" in found.script
     exec(compile(found.script, "<script>", "exec"), {"print": lambda *_: None})
+
+
+@each_model
+def test_values_that_put_components_in_use(name):
+    """Exactly those that are asked for, one by one and together, and none is given twice."""
+    table = reference.CPUS[name]
+    whole = table["xcr0"] | table["xss"]
+    for mask in [0, whole, *(1 << bit for bit in reference.bits(whole))]:
+        cpu = Processor(model(name), cpl=0)
+        cpu.load(values_of(mask))
+        assert int(cpu.xinuse) & ~2 == mask & ~2 and ("mxcsr" in values_of(mask)) == bool(mask & 2)
+    layout = Layout(model(name), table["xcr0"], STANDARD)
+    area = encode(values_of(table["xcr0"]), layout)
+    assert int(Area(area, layout).xstate_bv) == table["xcr0"]
 
 
 def test_the_largest_mask_that_fits():

@@ -10,7 +10,7 @@ from tests.laws.strategies import model
 from tests.scale import repeats
 from xsave import Component, CpuModel, audit
 from xsave.audit.policies import POLICIES
-from xsave.audit.proof import _Walks
+from xsave.audit.proof import Walks
 
 
 def small(xcr0: int, xss: int) -> CpuModel:
@@ -66,7 +66,7 @@ def test_every_policy_is_asked():
 def test_the_same_is_found(name, facts, kind, instruction, save, restore, size):
     cpu, components = SMALL[kind]
     guest = audit.policy(name, cpu, **facts)
-    walks = _Walks(cpu, guest, size, instruction, f"rfbm-{save}", restore, None)
+    walks = Walks(guest, guest.table(), size, instruction, f"rfbm-{save}", restore, None)
     states = walks.run([Component(each) for each in components])
     table = reference.cpu_from_cpuid(cpu.cpuid)
     world = slow_walk.World(

@@ -108,10 +108,8 @@ def one_run(random: Random, question: Question) -> str:
     if policy.audit(guest, question.size, question.instruction).outcome != "allowed":
         return "refused"
     reachable = [c for c in reference.bits(guest.xcr0 | guest.xss | 3) if not guest.xfd >> c & 1]
-    values: dict[str, int | bytes] = {}
-    for component in random.sample(reachable, random.randrange(len(reachable) + 1)):
-        values |= values_of(component)
-    cpu.load(values)
+    chosen = random.sample(reachable, random.randrange(len(reachable) + 1))
+    cpu.load(values_of(sum(1 << component for component in chosen)))
     masks = policy.at_save(guest)
     for register, value in zip(("XCR0", "XSS", "XFD"), masks, strict=True):
         assert put(cpu, register, value) is None or value == 0

@@ -5,7 +5,8 @@ missing page faults; then it executes the save and compares. "This CPU" executes
 process; the wide XCR0 is then what this OS has set, not a guest. Elsewhere the emulated processor executes it.
 """
 
-from xsave.audit.verdict import ALL, Verdict, buffer, can_disable, instruction_format
+from xsave.audit.program import values_of
+from xsave.audit.verdict import ALL, Verdict, buffer, can_disable, instruction_format, past
 from xsave.components import Component, ComponentMask
 from xsave.errors import HostError, UnsupportedError
 
@@ -29,8 +30,6 @@ _AVX512 = ComponentMask.parse("AVX512")
 _TILES = ComponentMask.parse("AMX")
 _AVX = ComponentMask.parse("x87 SSE AVX")
 _SSE = ComponentMask.parse("x87 SSE")
-# Palette 1, every tile with one row of four bytes: a configuration in use (SDM2 LDTILECFG).
-_TILECFG = bytes([1, *15 * [0], *8 * [4, 0], *16 * [0], *8 * [1], *8 * [0]])
 
 
 class Act:
@@ -66,7 +65,7 @@ class Act:
         changed = [
             at for at in range(size, room) if any(run[at] != poison for run, poison in zip(after, _POISON, strict=True))
         ]
-        self.ranges = _runs(changed)
+        self.ranges = past([(at, at + 1) for at in changed], size)
         self.zeros = bool(changed) and not any(run[at] for run in after for at in changed)
         self.fault = cpu.fault(instruction, bytes(size), rfbm)
 
@@ -90,30 +89,9 @@ def _bytes(ranges: "list[tuple[int, int]]") -> "set[int]":
     return {at for begin, end in ranges for at in range(begin, end)}
 
 
-def _runs(changed: "list[int]") -> "list[tuple[int, int]]":
-    found: "list[tuple[int, int]]" = []
-    for at in changed:
-        if found and found[-1][1] == at:
-            found[-1] = (found[-1][0], at + 1)
-        else:
-            found.append((at, at + 1))
-    return found
-
-
 def _state(mask: int) -> "Values":
     # Registers of a guest that uses everything in `mask`. PKRU stays 0, which a real save must not change.
-    from xsave.registers import REGISTERS, register_names
-
-    found: "Values" = {}
-    for name in register_names(mask):
-        row = REGISTERS[name]
-        if row.family in ("xmm", "ymm", "zmm", "tmm", "bnd"):
-            found[name] = bytes((0x11 + (row.index or 0) + i) & 0x7F for i in range(row.width))
-        elif row.family in ("k", "r"):
-            found[name] = 0x5A5A
-    if "tmm0" in found:
-        found["tilecfg"] = _TILECFG
-    return found
+    return values_of(mask & ~(1 << Component.PKRU))
 
 
 class _Emulated:

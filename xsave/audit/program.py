@@ -12,28 +12,38 @@ if TYPE_CHECKING:
 __all__ = ["program", "values_of"]
 
 _POISON = 0x55
+_MXCSR = 0x1FA0  # as at reset, with one exception flag
 
 
-def values_of(component: Component) -> "dict[str, int | bytes]":
-    """Registers, with values, that take a component out of its initial configuration; {} where none does."""
-    for name, row in REGISTERS.items():
-        if row.parts[-1].component != component or name == "mxcsr_mask":
-            continue
+def values_of(mask: int) -> "dict[str, int | bytes]":
+    """Registers, with values, that take every component of `mask` out of its initial configuration."""
+    found: "dict[str, int | bytes]" = {}
+    for component in ComponentMask(mask):
+        name, row = next(item for item in REGISTERS.items() if item[1].parts[-1].component == component)
         if row.scalar:
-            return {name: row.init ^ 1 if name != "mxcsr" else 0x1FA0}
-        return {name: bytes(1 if i == row.parts[-1].at else 0 for i in range(row.width))}
-    return {}
+            found[name] = _MXCSR if name == "mxcsr" else row.init ^ 1
+            continue
+        # A wider register takes the place of the one that is its lower part.
+        for other in [each for each in found if _start(each) == _start(name)]:
+            del found[other]
+        ones = {part.at for part in row.parts if mask >> part.component & 1}
+        found[name] = bytes(1 if i in ones else 0 for i in range(row.width))
+    return found
+
+
+def _start(name: str) -> "tuple[Component, int]":
+    part = REGISTERS[name].parts[0]
+    return part.component, part.offset
 
 
 def program(
-    model: "CpuModel", policy: "Policy", instruction: str, size: int, rfbm: int, component: Component,
-    events: "list[tuple[str, Live]]",
-) -> str:  # fmt: skip
+    policy: "Policy", instruction: str, size: int, rfbm: int, component: Component, events: "list[tuple[str, Live]]"
+) -> str:
     """The text of the program: it ends with an AssertionError if nothing past the buffer changes."""
     lines = [
         "import xsave",
         "",
-        f"model = {_made(model)}",
+        f"model = {_made(policy.model)}",
         f"cpu = xsave.Processor(model, xcr0={policy.first_xcr0:#x}, cpl=0)",
         f"size = {size}",
         f"memory = bytearray([{_POISON:#x}]) * (size + 65536)",
@@ -46,13 +56,13 @@ def program(
         elif event == "XFD":
             lines.append(f"cpu.wrmsr(0x1c4, {live.xfd:#x})  # the guest: {ComponentMask(live.xfd)}")
         elif event == "use":
-            lines.append(f"cpu.load({values_of(component)!r})  # the guest uses {component.info.name}")
+            lines.append(f"cpu.load({values_of(1 << component)!r})  # the guest uses {component.info.name}")
         elif event == "init":
             lines.append("cpu.load({})")
     masks = policy.at_save(events[-1][1])
     if masks != events[-1][1]:
         lines.append(f"cpu.xsetbv(0, {masks.xcr0:#x})  # whose masks rule the save")
-        if "xsaves" in model.instructions:
+        if "xsaves" in policy.model.instructions:
             lines.append(f"cpu.wrmsr(0xda0, {masks.xss:#x})")
     lines += [
         f"cpu.{instruction.lower()}(memory, {rfbm:#x})",

@@ -9,8 +9,10 @@ from struct import pack
 
 from xsave.audit.policies import Policy
 from xsave.audit.policies import policy as named_policy
-from xsave.audit.policies.base import ALLOWED, Live, mask_of, one_of
-from xsave.audit.verdict import ALL, INSTRUCTIONS, buffer, instruction_format
+from xsave.audit.policies.base import ALLOWED, Live, one_of
+from xsave.audit.policies.table import spread
+from xsave.audit.program import program
+from xsave.audit.verdict import ALL, INSTRUCTIONS, check_size, instruction_format, mask_of, reached
 from xsave.components import Component, ComponentMask
 from xsave.layout import COMPACTED, HEADER, Layout
 
@@ -18,12 +20,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from xsave.audit.policies.table import Table
     from xsave.layout import Format
     from xsave.models import CpuModel
 
     Path = list[tuple[int, int, int, int]]
 
-__all__ = ["Example", "Proof", "prove"]
+__all__ = ["Example", "Proof", "Walks", "prove"]
 
 SAVES, RESTORES = ("rfbm-all", "rfbm-host", "rfbm-buffer"), ("buffer", "max")
 _LEGACY = 1 << Component.X87 | 1 << Component.SSE
@@ -134,8 +137,9 @@ def prove(
     names = [chosen] if chosen else [each for each in INSTRUCTIONS if each.lower() in model.instructions]
     states = 0
     found: "dict[str, Example]" = {}
+    table = policy.table()
     for name in names:
-        walks = _Walks(model, policy, size, name, save, restore, buffer_mask)
+        walks = Walks(policy, table, size, name, save, restore, buffer_mask)
         states += walks.run()
         for property_, example in walks.found.items():
             if property_ not in found or len(example.steps) < len(found[property_].steps):
@@ -143,19 +147,22 @@ def prove(
     return Proof(states, found)
 
 
-class _Walks:
-    # One instruction: the walks of all components.
+class Walks:
+    """One instruction: the walks of all components, over the writes that the policy's table admits.
+
+    `rfbm` and `load_mask`: EDX:EAX of the save and of the restore; `found`: property -> its shortest `Example`.
+    """
+
     def __init__(
-        self, model: "CpuModel", policy: Policy, size: int, instruction: str, save: str, restore: str,
+        self, policy: Policy, table: "Table", size: int, instruction: str, save: str, restore: str,
         buffer_mask: "int | str | None",
     ) -> None:  # fmt: skip
-        self.model = model
+        self.model = policy.model
         self.policy = policy
         self.size = size
         self.instruction = instruction
-        self.format: Format = instruction_format(model, instruction)
-        self.supervisor = instruction == "XSAVES"
-        buffer(model, xcr0=1, instruction=instruction, size=size)  # checks the size
+        self.format: Format = instruction_format(self.model, instruction)
+        check_size(size)
         if buffer_mask is not None:
             self.buffer_mask = mask_of(buffer_mask, "buffer_mask")
         elif policy.KEEPER == "vmm" and "buffer" in (save.removeprefix("rfbm-"), restore):
@@ -167,44 +174,27 @@ class _Walks:
         self.load_mask = ALL if restore == "max" else self.buffer_mask
         if policy.KEEPER != "vmm":
             self.rfbm = self.load_mask = ALL
-        self.xcr0 = self._admitted(int(model.xcr0_mask))
-        self.ends: "dict[int, dict[Component, int]]" = {}
+        first = policy.first_xcr0
+        self.admitted = {register: table.admitted(register) for register in ("XSS", "XFD")}
+        self.xcr0 = [first, *(value for value in table.admitted("XCR0") if value != first)]
+        self.layouts: "dict[int, Layout]" = {}
+        self.steps: "dict[Live, tuple[dict[str, bool], Live, int, int, int]]" = {}
         self.found: "dict[str, Example]" = {}
 
     def _largest(self) -> int:
         user = [bit for bit in range(63) if int(self.model.xcr0_mask) >> bit & 1]
         for number in range((1 << len(user)) - 1, 0, -1):
-            value = sum(1 << bit for place, bit in enumerate(user) if number >> place & 1)
-            if (
-                self.policy.native("XCR0", value).outcome == ALLOWED
-                and Layout(self.model, value, self.format).size <= self.size
-            ):
+            value = spread(number, user)
+            legal = self.policy.native("XCR0", value).outcome == ALLOWED
+            if legal and Layout(self.model, value, self.format).size <= self.size:
                 return value
         raise ValueError(f"no area fits a buffer of {self.size:,} bytes: legacy region and header take {HEADER[1]}")
 
-    def _admitted(self, mask: int) -> "list[int]":
-        # The values that the guest gets into XCR0, after the one that it begins with.
-        first = self.policy.first_xcr0
-        bits = [bit for bit in range(64) if mask >> bit & 1]
-        undefined = next(bit for bit in range(63, -1, -1) if not mask >> bit & 1)
-        values = []
-        for number in range(2 << len(bits)):
-            value = sum(1 << bit for place, bit in enumerate((*bits, undefined)) if number >> place & 1)
-            if value != first and self._takes("XCR0", value):
-                values.append(value)
-        return [first, *values]
-
-    def _merged(self, register: str, mask: int, witness: int) -> "list[int]":
+    def _merged(self, register: str, witness: int) -> "list[int]":
         # The bits beside the witness's fall together: all of them, or none.
-        may = sum(1 << bit for bit in range(64) if mask >> bit & 1 and self._takes(register, 1 << bit))
-        values = {0}
-        for value in (may & ~witness, may & witness, may):
-            if self._takes(register, value):
-                values.add(value)
-        return sorted(values)
-
-    def _takes(self, register: str, value: int) -> bool:
-        return self.policy.write(register, value).outcome == ALLOWED
+        admitted = self.admitted[register]
+        may = sum(value for value in admitted if value.bit_count() == 1)
+        return sorted({0, *(value for value in (may & ~witness, may & witness, may) if value in admitted)})
 
     def run(self, components: "Iterable[Component] | None" = None) -> int:
         """Walks every component, or those given; returns the number of states."""
@@ -213,8 +203,7 @@ class _Walks:
         states = 0
         for component in self.model.components if components is None else components:
             witness = 1 << component
-            xss = self._merged("XSS", int(self.model.xss_mask), witness)
-            xfd = self._merged("XFD", self.policy.disables, witness)
+            xss, xfd = self._merged("XSS", witness), self._merged("XFD", witness)
             lives = [Live(x, s, f) for x in self.xcr0 for s in xss for f in xfd]
             facts = [self._facts(component, live) for live in lives]
             table = pack(f"<{len(facts)}H", *facts)
@@ -243,49 +232,49 @@ class _Walks:
         names += {"hardware": ["t-cleared"], "stowed": ["t-stowed"]}.get(self.policy.KEEPER, [])
         return sum(FACTS[name] for name in names)
 
-    def _masks(self, live: Live) -> "tuple[int, int]":
-        # What the save reaches of the registers, within its RFBM; what the restore does before its mask.
-        def of(masks: Live) -> int:
-            return masks.xcr0 | (masks.xss if self.supervisor else 0)
-
-        guests = live if self.policy.live == "guest" else Live(self.policy.host_xcr0, self.policy.host_xss, 0)
-        return of(self.policy.at_save(live)) & self.rfbm, of(guests)
+    def _steps(self, live: Live) -> "tuple[dict[str, bool], Live, int, int, int]":
+        # What holds for every component: audit and entry; what is loaded at the save; the components that the save, the
+        # guest's restore (before its mask) and the VMM's own reach.
+        found = self.steps.get(live)
+        if found is None:
+            policy = self.policy
+            save, restore, own = policy.at_save(live), policy.at_restore(live), policy.at_own(live)
+            held = {
+                "audit": policy.audit(live, self.size, self.instruction).outcome == ALLOWED,
+                "entry": policy.entry(live).outcome == ALLOWED,
+            }
+            saved = reached(self.instruction, save.xcr0, save.xss) & self.rfbm
+            found = self.steps[live] = (
+                held, save, saved, reached(self.instruction, restore.xcr0, restore.xss), own.xcr0 | own.xss
+            )  # fmt: skip
+        return found
 
     def _facts(self, component: Component, live: Live) -> int:
         from xsave._explorer import FACTS
 
-        policy, bit = self.policy, 1 << component
-        saved, loadable = self._masks(live)
-        xfd = live.xfd & bit != 0
-        own = policy.at_own(live)
-        vmm = policy.KEEPER == "vmm"
+        keeper, bit = self.policy.KEEPER, 1 << component
+        common, save, saved, loadable, own = self._steps(live)
+        vmm, disabled = keeper == "vmm", live.xfd & bit != 0
         held = {
+            **common,
             "guest": bool((live.xcr0 | live.xss | _LEGACY) & bit),
-            "armed": xfd,
-            "audit": policy.audit(live, self.size, self.instruction).outcome == ALLOWED,
-            "entry": policy.entry(live).outcome == ALLOWED,
+            "armed": disabled,
             "save": bool(saved & bit),
-            "save-xfd": bool(policy.at_save(live).xfd & bit),
-            "over": self._end(saved, component) > self.size,
+            "save-xfd": bool(save.xfd & bit),
+            "over": bool(saved & bit) and self._end(saved, component) > self.size,
             "load": not vmm or bool(loadable & bit),
-            "load-mask": (not vmm and policy.KEEPER == "hardware") or (vmm and bool(loadable & self.load_mask & bit)),
-            "load-xfd": vmm and xfd,
-            "own": bool((own.xcr0 | own.xss) & bit),
+            "load-mask": keeper == "hardware" or (vmm and bool(loadable & self.load_mask & bit)),
+            "load-xfd": vmm and disabled,
+            "own": bool(own & bit),
         }
         return sum(FACTS[name] for name, holds in held.items() if holds)
 
     def _end(self, saved: int, component: Component) -> int:
-        # Bytes from the operand to behind the component, at least the header; what is not saved has no place.
-        if not saved >> component & 1:
-            return 0
-        ends = self.ends.get(saved)
-        if ends is None:
-            layout = Layout(self.model, saved, self.format)
-            ends = self.ends[saved] = {
-                each: max(HEADER[1], *(offset + width for offset, width in layout.extents(each)))
-                for each in ComponentMask(saved)
-            }
-        return ends[component]
+        # Bytes from the operand to behind the component, at least the header.
+        layout = self.layouts.get(saved)
+        if layout is None:
+            layout = self.layouts[saved] = Layout(self.model, saved, self.format)
+        return layout.end_of(1 << component)
 
     # --- a way in words and as a program
 
@@ -297,7 +286,9 @@ class _Walks:
         events = [(EVENTS[event], Live(self.xcr0[x], xss[s], xfd[f])) for event, x, s, f in way]
         steps = [self._words(component, event, live) for event, live in events]
         steps[-1] += f": {self._why(component, property_, events[-1][1])}"
-        script = self._program(component, events) if property_ == "overrun" else ""
+        script = ""
+        if property_ == "overrun":
+            script = program(self.policy, self.instruction, self.size, self.rfbm, component, events)
         return Example(self.instruction, component, steps, script)
 
     def _words(self, component: Component, event: str, live: Live) -> str:
@@ -309,7 +300,7 @@ class _Walks:
             return f"guest: {how} {ComponentMask(value)}, {by[policy.write(event, value).exits_to]}"
         save = f"{self.instruction} with RFBM {self.rfbm:#x}"
         masks = policy.at_save(live)
-        under = f"under XCR0 {masks.xcr0:#x}" + (f", IA32_XSS {masks.xss:#x}" if self.supervisor else "")
+        under = f"under XCR0 {masks.xcr0:#x}" + (f", IA32_XSS {masks.xss:#x}" if self.instruction == "XSAVES" else "")
         who = "TDX module" if policy.write("XCR0", 1).exits_to == "module" else "processor"
         return {
             "use": f"guest: uses {name}",
@@ -325,8 +316,7 @@ class _Walks:
     def _why(self, component: Component, property_: str, live: Live) -> str:
         name = component.info.name
         if property_ == "overrun":
-            saved, _ = self._masks(live)
-            return f"{name} ends at byte {self._end(saved, component):,} of a buffer of {self.size:,}"
+            return f"{name} ends at byte {self._end(self._steps(live)[2], component):,} of a buffer of {self.size:,}"
         return {
             "lost-guest": f"the guest's {name} is lost",
             "lost-host": f"the VMM's {name} is lost",
@@ -335,8 +325,3 @@ class _Walks:
             "gp": f"#GP, {name} is not enabled",
             "nm": f"#NM, IA32_XFD disables {name}",
         }[property_]
-
-    def _program(self, component: Component, events: "list[tuple[str, Live]]") -> str:
-        from xsave.audit.program import program
-
-        return program(self.model, self.policy, self.instruction, self.size, self.rfbm, component, events)

@@ -7,7 +7,8 @@ import sys
 
 from xsave.audit.policies import Policy, policy
 from xsave.audit.proof import SAVES, prove
-from xsave.layout import COMPACTED, STANDARD, Layout
+from xsave.audit.verdict import INSTRUCTIONS, reached
+from xsave.layout import Layout
 from xsave.models import CpuModel
 
 __all__ = ["BEGIN", "END", "markdown", "written"]
@@ -43,10 +44,8 @@ _BY = {None: "no exit", "vmm": "exit to the VMM", "module": "exit to the TDX mod
 def _auditor(chosen: Policy) -> str:
     # Who holds the guest to a mask, by what the policy answers to values that the processor would take.
     inside, beyond = chosen.write("XCR0", 7), chosen.write("XCR0", int(chosen.model.xcr0_mask))
-    if chosen.name == "sgx-xfrm":
-        return "the processor (XFRM)"
     if beyond.outcome == "allowed":
-        return "the VMM, after an exit" if chosen.name == "no-exit-audited" else "nobody"
+        return "nobody" if type(chosen).audit is Policy.audit else "the VMM, after an exit"
     if inside.exits_to is None and beyond.exits_to == "vmm":
         return "the processor within XFAM, the VMM beyond"
     return {None: "the processor", "vmm": "the VMM", "module": "the TDX module"}[beyond.exits_to]
@@ -57,9 +56,9 @@ def _rows() -> "list[list[str]]":
     found = []
     for name, facts in _ROWS:
         chosen = policy(name, model, **_COMMON, **facts)
-        instruction = "XSAVE" if name == "sgx-xfrm" else "XSAVES"
-        mask = chosen.allowed_xcr0 | (0 if name == "sgx-xfrm" else chosen.allowed_xss)
-        size = Layout(model, mask, STANDARD if name == "sgx-xfrm" else COMPACTED).size
+        instruction = chosen.INSTRUCTION or "XSAVES"
+        mask = reached(instruction, chosen.allowed_xcr0, chosen.allowed_xss)
+        size = Layout(model, mask, INSTRUCTIONS[instruction]).size
         by_hardware = chosen.KEEPER != "vmm"
         for save in SAVES[:1] if by_hardware else SAVES:
             proof = prove(model, chosen, size, save=save, restore="max", buffer_mask=mask, instruction=instruction)

@@ -6,13 +6,18 @@ the buffer (SDM1 13.7-13.11). Where components lie is `Layout`'s business; which
 
 from xsave.components import Component, ComponentMask
 from xsave.errors import UnsupportedError
-from xsave.layout import COMPACTED, HEADER, STANDARD, Format, Layout
+from xsave.layout import COMPACTED, HEADER, MXCSR, STANDARD, Format, Layout
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from xsave.models import CpuModel
 
-__all__ = ["INSTRUCTIONS", "Verdict", "buffer", "can_disable", "known_mask"]
+__all__ = [
+    "ALL", "INSTRUCTIONS", "Verdict", "buffer", "can_disable", "check_size", "instruction_format", "known_mask",
+    "mask_of", "past", "reached",
+]  # fmt: skip
 
 INSTRUCTIONS = {"XSAVE": STANDARD, "XSAVEOPT": STANDARD, "XSAVEC": COMPACTED, "XSAVES": COMPACTED}
 ALL = (1 << 64) - 1
@@ -20,7 +25,6 @@ ALL = (1 << 64) - 1
 _SIZE_LIMIT = 1 << 57
 # Bytes of the header that are written: XSTATE_BV; in the compacted format XCOMP_BV too.
 _WRITTEN_HEADER = {STANDARD: 8, COMPACTED: 16}
-_SSE_CONTROL = (24, 32)
 
 
 class Verdict:
@@ -45,11 +49,10 @@ class Verdict:
         self.written = ComponentMask(written)
         self.size = size
         self.touched = touched
-        extents = _extents(layout, written)
-        self.required = max(HEADER[1], *(end for _, end in extents))
+        self.required = layout.end_of(written)
         self.over = max(0, self.required - size)
-        self.ranges = _past(extents, size)
-        self.unused = _past(_unused(layout, written), size)
+        self.ranges = past(_extents(layout, written), size)
+        self.unused = past(_unused(layout, written), size)
 
     @property
     def fits(self) -> bool:
@@ -78,8 +81,8 @@ class Verdict:
         return f"<Verdict {self.instruction} of {self.mask} into {self.size:,} bytes: {answer}>"
 
 
-def _past(extents: "list[tuple[int, int]]", size: int) -> "list[tuple[int, int]]":
-    # What of them lies past `size`, in runs.
+def past(extents: "Iterable[tuple[int, int]]", size: int) -> "list[tuple[int, int]]":
+    """What of [(begin, end)] lies past `size`, ascending, joined where they touch."""
     found: "list[tuple[int, int]]" = []
     for begin, end in sorted(extents):
         if end <= size or begin == end:
@@ -119,19 +122,25 @@ def buffer(
     enabled = known_mask(model, xcr0, model.xcr0_mask, "XCR0")
     supervisor = known_mask(model, xss, model.xss_mask, "IA32_XSS")
     disabled = known_mask(model, xfd, can_disable(model), "IA32_XFD")
-    if not 0 < size <= _SIZE_LIMIT:
-        raise ValueError(f"a buffer of {size:,} bytes: no address space holds one (1 to {_SIZE_LIMIT:,})")
-    asked = int(ComponentMask.parse(rfbm)) if isinstance(rfbm, str) else rfbm
-    if not 0 <= asked <= ALL:
-        raise ValueError(f"RFBM {asked:#x} does not fit EDX:EAX")
-    mask = (enabled | supervisor if instruction == "XSAVES" else enabled) & asked
+    check_size(size)
+    mask = reached(instruction, enabled, supervisor) & mask_of(rfbm, "RFBM")
     used = mask if in_use is None else known_mask(model, in_use, model.xcr0_mask | model.xss_mask, "XINUSE")
     written = mask if instruction == "XSAVE" else mask & used & ~disabled
     layout = Layout(model, mask, format_)
-    touched = layout.size
-    if disabled and instruction in ("XSAVEOPT", "XSAVEC") and model.knobs["xfd_extent"] == "before_disabled":
-        touched = _before(layout, disabled)
-    return Verdict(instruction, layout, written, size, touched)
+    # Of a disabled component only the place may count where it begins (measured).
+    shortened = instruction in ("XSAVEOPT", "XSAVEC") and model.knobs["xfd_extent"] == "before_disabled"
+    return Verdict(instruction, layout, written, size, layout.end_of(mask, disabled if shortened else 0))
+
+
+def reached(instruction: str, xcr0: int, xss: int) -> int:
+    """The components that an instruction of the family reaches under these masks, before EDX:EAX."""
+    return xcr0 | xss if instruction in ("XSAVES", "XRSTORS") else xcr0
+
+
+def check_size(size: int) -> None:
+    """Raises: `ValueError` for a size that no buffer has."""
+    if not 0 < size <= _SIZE_LIMIT:
+        raise ValueError(f"a buffer of {size:,} bytes: no address space holds one (1 to {_SIZE_LIMIT:,})")
 
 
 def instruction_format(model: "CpuModel", instruction: str) -> Format:
@@ -148,15 +157,19 @@ def can_disable(model: "CpuModel") -> int:
     return sum(1 << component for component, row in model.components.items() if row.xfd)
 
 
-def known_mask(model: "CpuModel", value: "int | str", allowed: int, register: str) -> int:
-    """A mask for `register`, given as a number or by name. Raises: `ValueError` for bits beyond `allowed`."""
-    number = int(ComponentMask.parse(value)) if isinstance(value, str) else int(value)
-    if not 0 <= number <= ALL:
-        raise ValueError(f"{register} {number:#x} does not fit 64 bits")
+def mask_of(value: "int | str", what: str) -> int:
+    """A mask given as a number or by name. Raises: `ValueError`."""
+    if isinstance(value, int) and not 0 <= value <= ALL:
+        raise ValueError(f"{what} {value:#x} does not fit 64 bits")
+    return int(ComponentMask.parse(value))
+
+
+def known_mask(model: "CpuModel", value: "int | str", allowed: int, what: str) -> int:
+    """The same within `allowed`. Raises: `ValueError`, naming the bits beyond it."""
+    number = mask_of(value, what)
     if number & ~allowed:
-        odd = ComponentMask(number & ~allowed & ALL)
-        raise ValueError(f"{register} {number:#x} has {odd}, which {model.name} does not have there: its bits are "
-                         f"{ComponentMask(allowed)}")
+        raise ValueError(f"{what} {number:#x} has {ComponentMask(number & ~allowed)}, which {model.name} does not have "
+                         f"there: its bits are {ComponentMask(allowed)}")
     return number
 
 
@@ -164,7 +177,7 @@ def _extents(layout: Layout, written: int) -> "list[tuple[int, int]]":
     # Written bytes as [(begin, end)]; the header's share first.
     found = [(HEADER[0], HEADER[0] + _WRITTEN_HEADER[layout.format])]
     if layout.format is STANDARD and layout.mask & (1 << Component.SSE | 1 << Component.AVX):
-        found.append(_SSE_CONTROL)  # whatever is in use
+        found.append(MXCSR)  # whatever is in use
     for component in ComponentMask(written):
         found += [(offset, offset + width) for offset, width in layout.extents(component)]
     return found
@@ -189,10 +202,3 @@ def _unused(layout: Layout, written: int) -> "list[tuple[int, int]]":
         if held and begin < end:
             found.append((begin, end))
     return found
-
-
-def _before(layout: Layout, disabled: int) -> int:
-    # Of a disabled component only the place counts where it begins (measured).
-    ends = [offset + (0 if disabled >> component & 1 else width)
-            for component, (offset, width) in layout.offsets.items()]
-    return max([HEADER[1], *ends])

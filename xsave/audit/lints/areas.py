@@ -8,7 +8,7 @@ from xsave.area import header_findings
 from xsave.audit.lints.catalogue import Finding
 from xsave.components import Component, ComponentMask
 from xsave.errors import LayoutError
-from xsave.layout import COMPACTED, STANDARD, Layout
+from xsave.layout import COMPACTED, HEADER, MXCSR, STANDARD, Layout
 from xsave.tiles import TILE_RULES, lint
 
 TYPE_CHECKING = False
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["lint_area"]
 
-_MXCSR, _MXCSR_END, _XSTATE, _XCOMP = 24, 28, 512, 520
+_MXCSR, _XSTATE, _XCOMP = MXCSR[0], HEADER[0], HEADER[0] + 8
 _FORMAT_BIT = 1 << 63
 _SSE, _SSE_AVX = Component.SSE.mask, Component.SSE.mask | Component.AVX.mask
 _TILES = (Component.TILECFG, Component.TILEDATA)
@@ -54,7 +54,7 @@ def findings_of(
 ) -> "list[Finding]":
     """`lint_area` for a thread; `stale`: the lint for foreign bytes of initial components, as their writer has it."""
     data = memoryview(area)
-    xstate = int.from_bytes(data[_XSTATE:_XCOMP], "little")
+    xstate = int(area.xstate_bv)
     found = _header(area, data, xstate, xcr0, xss)
     if xfd and xstate & xfd:
         odd = ComponentMask(xstate & xfd)
@@ -71,7 +71,7 @@ def _header(
 ) -> "list[tuple[str, str, int | None]]":
     layout = area.layout
     compacted = layout.format == COMPACTED
-    xcomp = _xcomp(data)
+    xcomp = int(area.xcomp_bv)
     wanted = layout.mask | _FORMAT_BIT if compacted else 0
     found: "list[tuple[str, str, int | None]]" = []
     if xcomp != wanted:
@@ -110,7 +110,7 @@ def _tiles_lost(area: "Area", data: memoryview, xstate: int) -> "list[tuple[str,
 
 def _places(area: "Area", data: memoryview, xstate: int, tiles_lost: bool) -> "list[tuple[str, str, int | None]]":
     # Components in use without a place in the area: beyond its end, or nowhere.
-    layout, xcomp = area.layout, _xcomp(data)
+    layout, xcomp = area.layout, int(area.xcomp_bv)
     missing = xstate & ~layout.mask & ~(_TILE_BITS if tiles_lost else 0)
     if layout.format == COMPACTED and xcomp & _FORMAT_BIT:
         missing &= xcomp & ~_FORMAT_BIT  # what XCOMP_BV lacks has been said
@@ -143,7 +143,7 @@ def _mxcsr_zero(area: "Area", data: memoryview, xstate: int) -> "list[tuple[str,
     # Only where XRSTOR loads it: in the standard format whatever XSTATE_BV says (SDM1 13.8.1).
     layout = area.layout
     loaded = layout.mask & xstate & _SSE if layout.format == COMPACTED else layout.mask & _SSE_AVX
-    if not loaded or any(data[_MXCSR:_MXCSR_END]):
+    if not loaded or area.mxcsr:
         return []
     return [("L-MXCSR-ZERO", f"MXCSR at byte {_MXCSR} is 0: no SIMD floating-point exception is masked", _MXCSR)]
 
@@ -196,10 +196,6 @@ def _pkru(area: "Area", data: memoryview, xstate: int) -> "list[tuple[str, str, 
     if any(data[offset : offset + 4]):
         return []
     return [("L-PKRU-OPEN", f"PKRU at byte {offset} is 0: every key gives all access", offset)]
-
-
-def _xcomp(data: memoryview) -> int:
-    return int.from_bytes(data[_XCOMP : _XCOMP + 8], "little")
 
 
 def _names(odd: ComponentMask) -> str:

@@ -2,11 +2,11 @@
 
 from xsave.audit.lints.areas import lint_area
 from xsave.audit.lints.catalogue import Finding
-from xsave.audit.lints.masks import lint_unsupported, lint_xcr0, lint_xss_offer, mask_of
-from xsave.audit.verdict import INSTRUCTIONS, buffer, can_disable, instruction_format
+from xsave.audit.lints.masks import lint_unsupported, lint_xcr0, lint_xss_offer
+from xsave.audit.verdict import ALL, INSTRUCTIONS, buffer, can_disable, instruction_format, mask_of, reached
 from xsave.components import ComponentMask
 from xsave.errors import LayoutError
-from xsave.layout import COMPACTED, STANDARD, Format, Layout
+from xsave.layout import COMPACTED, HEADER, STANDARD, Format, Layout
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,8 +24,7 @@ RESTORERS = {
     "KVM_SET_XSAVE": (STANDARD,),
     "PTRACE_SETREGSET": (STANDARD,),
 }
-_ALL = (1 << 64) - 1
-_XCOMP, _FORMAT_BIT = 520, 1 << 63
+_XCOMP, _FORMAT_BIT = HEADER[0] + 8, 1 << 63
 
 
 def lint_config(
@@ -57,10 +56,10 @@ def lint_config(
     Raises: `ValueError` for an unknown name, a size that no buffer has; `UnsupportedError` for an instruction that
     the model lacks. Manual: SDM1 13.3, 13.7-13.12.
     """
-    guest, supervisor = mask_of(xcr0), None if xss is None else mask_of(xss)
-    disabled = None if xfd is None else mask_of(xfd)
-    offered = int(model.xcr0_mask) if allowed_xcr0 is None else mask_of(allowed_xcr0)
-    offered_xss = int(model.xss_mask) if allowed_xss is None else mask_of(allowed_xss)
+    guest, supervisor = mask_of(xcr0, "XCR0"), None if xss is None else mask_of(xss, "IA32_XSS")
+    disabled = None if xfd is None else mask_of(xfd, "IA32_XFD")
+    offered = int(model.xcr0_mask) if allowed_xcr0 is None else mask_of(allowed_xcr0, "allowed_xcr0")
+    offered_xss = int(model.xss_mask) if allowed_xss is None else mask_of(allowed_xss, "allowed_xss")
     format_ = instruction_format(model, save)
     found = lint_xcr0(guest, "XCR0", where)
     found += _offers(model, guest, supervisor, disabled, offered, offered_xss, where)
@@ -69,11 +68,11 @@ def lint_config(
     if allowed_xss is not None:
         found += lint_xss_offer(offered_xss, "the IA32_XSS on offer", where)
     enabled = guest | (supervisor or 0)
-    live = enabled if save == "XSAVES" else guest
-    asked = _ALL if save_mask is None else mask_of(save_mask)
+    live = reached(save, guest, supervisor or 0)
+    asked = ALL if save_mask is None else mask_of(save_mask, "save_mask")
     theirs = enabled if allowed_xcr0 is None and allowed_xss is None else offered | offered_xss
     # A save ignores what the CPU lacks; all ones ask for what is enabled, no more.
-    over = 0 if asked == _ALL else asked & int(model.xcr0_mask | model.xss_mask) & ~theirs
+    over = 0 if asked == ALL else asked & int(model.xcr0_mask | model.xss_mask) & ~theirs
     found += _save(live, asked, over, save, where)
     if size is not None and not guest & ~int(model.xcr0_mask) and not (supervisor or 0) & ~int(model.xss_mask):
         can = can_disable(model) & guest
@@ -81,9 +80,9 @@ def lint_config(
     if restore is not None:
         found += _format(restore, save, format_, where)
     if restore_mask is not None:
-        found += _restore(live & asked, mask_of(restore_mask), save, where)
-    if restore_xss is not None and supervisor is not None and mask_of(restore_xss) != supervisor:
-        found.append(_xss_differs(supervisor, mask_of(restore_xss), where))
+        found += _restore(live & asked, mask_of(restore_mask, "restore_mask"), save, where)
+    if restore_xss is not None and supervisor is not None and mask_of(restore_xss, "restore_xss") != supervisor:
+        found.append(_xss_differs(supervisor, mask_of(restore_xss, "restore_xss"), where))
     for number, area in enumerate(areas):
         place = f"{where}, area {number}"
         found += _snapshot(area, guest, supervisor, disabled, place)

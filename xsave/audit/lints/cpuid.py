@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 
 from xsave.audit.lints.catalogue import Finding
-from xsave.audit.lints.masks import lint_unsupported, lint_xcr0, lint_xss_offer, mask_of
+from xsave.audit.lints.masks import lint_unsupported, lint_xcr0, lint_xss_offer
+from xsave.audit.verdict import mask_of
 from xsave.components import COMPONENTS, ComponentMask
 from xsave.enumeration import REGISTERS, STATE
 from xsave.errors import LayoutError
@@ -38,8 +39,8 @@ def lint_model(
     """
     if isinstance(model, Mapping):
         model = CpuModel.from_cpuid(model)
-    live = None if xcr0 is None else mask_of(xcr0)
-    supervisor = None if xss is None else mask_of(xss)
+    live = None if xcr0 is None else mask_of(xcr0, "XCR0")
+    supervisor = None if xss is None else mask_of(xss, "IA32_XSS")
     found = lint_xcr0(int(model.xcr0_mask), "CPUID(0DH,0).EDX:EAX", where)
     found += lint_xss_offer(int(model.xss_mask), "CPUID(0DH,1).EDX:ECX", where)
     for component, row in COMPONENTS.items():

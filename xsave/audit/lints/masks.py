@@ -3,16 +3,11 @@
 from xsave.audit.lints.catalogue import Finding
 from xsave.components import COMPONENTS, Component, ComponentMask
 
-__all__ = ["lint_unsupported", "lint_xcr0", "lint_xss_offer", "mask_of"]
+__all__ = ["lint_unsupported", "lint_xcr0", "lint_xss_offer"]
 
 _TILES = Component.TILECFG.mask | Component.TILEDATA.mask
 _CET = Component.CET_U.mask | Component.CET_S.mask
 _SUPERVISOR = sum(component.mask for component, row in COMPONENTS.items() if row.supervisor)
-
-
-def mask_of(value: "int | str") -> int:
-    """A mask as a number or by names. Raises: `ValueError` as `ComponentMask.parse`."""
-    return int(ComponentMask.parse(value))
 
 
 def lint_xcr0(xcr0: int, what: str, where: str) -> "list[Finding]":

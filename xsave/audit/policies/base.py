@@ -5,8 +5,7 @@ when the VMM's own code runs again. Legality by the processor is the emulated pr
 adds only what stands between the guest and it.
 """
 
-from xsave.audit.verdict import can_disable
-from xsave.components import ComponentMask
+from xsave.audit.verdict import ALL, can_disable, known_mask
 from xsave.errors import Fault
 
 TYPE_CHECKING = False
@@ -30,12 +29,11 @@ else:
     Live = namedtuple("Live", "xcr0 xss xfd")
     Live.__doc__ = "What XCR0, IA32_XSS and IA32_XFD hold at one moment."
 
-__all__ = ["ALLOWED", "GP", "KILLED", "MODULE", "REGISTERS", "VMM", "Answer", "Live", "Policy", "mask_of", "one_of"]
+__all__ = ["ALLOWED", "GP", "KILLED", "MODULE", "REGISTERS", "VMM", "Answer", "Live", "Policy", "one_of"]
 
 ALLOWED, GP, KILLED = "allowed", "gp", "killed"
 VMM, MODULE = "vmm", "module"
 REGISTERS = ("XCR0", "XSS", "XFD")
-_ALL = (1 << 64) - 1
 _XSS, _XFD = 0xDA0, 0x1C4
 
 
@@ -73,14 +71,6 @@ class Answer:
         return f"<Answer: {self.outcome} by {by}{f' [{self.code}]' if self.code else ''}>"
 
 
-def mask_of(value: "int | str", fact: str) -> int:
-    """A mask given as a number or by name. Raises: `ValueError`."""
-    number = int(ComponentMask.parse(value)) if isinstance(value, str) else int(value)
-    if not 0 <= number <= _ALL:
-        raise ValueError(f"{fact} {number:#x} does not fit 64 bits")
-    return number
-
-
 def one_of(value: object, fact: str, choices: "tuple[object, ...]") -> "Any":
     """`value` if it is one of `choices`. Raises: `ValueError`."""
     if value not in choices:
@@ -108,10 +98,11 @@ class Policy:
 
     def __init__(self, model: "CpuModel", **facts: "Any") -> None:
         self.model = model
-        self.allowed_xcr0 = self._within(facts, "allowed_xcr0", int(model.xcr0_mask), int(model.xcr0_mask))
-        self.allowed_xss = self._within(facts, "allowed_xss", int(model.xss_mask), int(model.xss_mask))
-        self.host_xcr0 = self._within(facts, "host_xcr0", int(model.xcr0_mask), self.allowed_xcr0)
-        self.host_xss = self._within(facts, "host_xss", int(model.xss_mask), 0)
+        user, supervisor = int(model.xcr0_mask), int(model.xss_mask)
+        self.allowed_xcr0 = known_mask(model, facts.get("allowed_xcr0", user), user, "allowed_xcr0")
+        self.allowed_xss = known_mask(model, facts.get("allowed_xss", supervisor), supervisor, "allowed_xss")
+        self.host_xcr0 = known_mask(model, facts.get("host_xcr0", self.allowed_xcr0), user, "host_xcr0")
+        self.host_xss = known_mask(model, facts.get("host_xss", 0), supervisor, "host_xss")
         self._processor: "Processor | None" = None
         if "host_xcr0" in facts:
             refused = self.native("XCR0", self.host_xcr0)
@@ -120,13 +111,6 @@ class Policy:
                 raise ValueError(f"host_xcr0 {self.host_xcr0:#x} is no value of XCR0: {where}")
         self.live: str = one_of(facts["live"], "live", ("guest", "host")) if "live" in facts else "guest"
         self._take({name: facts.get(name, default) for name, default in self.FACTS if name != "live"})
-
-    def _within(self, facts: "dict[str, Any]", fact: str, limit: int, default: int) -> int:
-        value = mask_of(facts[fact], fact) if fact in facts else default
-        if value & ~limit:
-            raise ValueError(f"{fact} {value:#x} has {ComponentMask(value & ~limit)}, which {self.model.name} does not "
-                             "have there")
-        return value
 
     def _take(self, facts: "dict[str, Any]") -> None:
         """Keeps and checks the facts of its own. Raises: `ValueError` with the rule by which the platform refuses."""
@@ -140,7 +124,7 @@ class Policy:
         """
         if register not in REGISTERS:
             raise ValueError(f"register {register!r}: one of {', '.join(REGISTERS)}")
-        if not 0 <= value <= _ALL:
+        if not 0 <= value <= ALL:
             raise ValueError(f"{register} {value:#x} does not fit 64 bits")
         if not 0 <= cpl <= 3 or not 0 <= index < 1 << 32:
             raise ValueError(f"CPL {cpl}, index {index}: a CPL is 0 to 3, ECX has 32 bits")
@@ -198,6 +182,10 @@ class Policy:
         """What they hold when the VMM saves the guest's registers."""
         after = self.after_exit(guest)
         return after if self.live == "guest" else Live(self.host_xcr0, self.host_xss, after.xfd)
+
+    def at_restore(self, guest: Live) -> Live:
+        """What they hold when the VMM restores the guest's registers: whose masks ruled the save."""
+        return guest if self.live == "guest" else Live(self.host_xcr0, self.host_xss, guest.xfd)
 
     def at_own(self, guest: Live) -> Live:
         """What they hold when the VMM restores its own registers: its own values, which it has loaded by then."""

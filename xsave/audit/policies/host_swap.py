@@ -1,6 +1,6 @@
 """`host-swap`: the guest sets what it likes, and the VMM loads its own XCR0 and IA32_XSS at every exit."""
 
-from xsave.audit.policies.base import Live, Policy, one_of
+from xsave.audit.policies.base import Policy, one_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +24,3 @@ class HostSwap(Policy):
     def _take(self, facts: "dict[str, Any]") -> None:
         self.swap = one_of(facts["swap"], "swap", ("before", "after"))
         self.live = "host" if self.swap == "before" else "guest"
-
-    def at_save(self, guest: Live) -> Live:
-        """The VMM's masks, or the guest's if the VMM swaps too late."""
-        return Live(self.host_xcr0, self.host_xss, guest.xfd) if self.swap == "before" else guest

@@ -1,8 +1,7 @@
 """`no-exit-audited`: the guest sets XCR0 and IA32_XSS without an exit; after an exit the VMM reads and audits them."""
 
 from xsave.audit.policies.base import ALLOWED, KILLED, VMM, Answer, Live, Policy, one_of
-from xsave.audit.verdict import INSTRUCTIONS
-from xsave.layout import Layout
+from xsave.audit.verdict import buffer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,18 +28,12 @@ class NoExitAudited(Policy):
     def audit(self, guest: Live, size: int, instruction: str) -> Answer:
         """Allowed, or killed by the VMM."""
         source = "an audit before XSAVE"
-        held = guest.xcr0 | guest.xss
         if self.kind == "mask":
-            if held & ~(self.allowed_xcr0 | self.allowed_xss):
+            if (guest.xcr0 | guest.xss) & ~(self.allowed_xcr0 | self.allowed_xss):
                 return Answer(KILLED, VMM, "A-NOALLOW", "a bit that the VMM does not offer", source)
-        elif Layout(self.model, self.saved_by(guest, instruction), INSTRUCTIONS[instruction]).size > size:
+        elif not buffer(self.model, xcr0=guest.xcr0, xss=guest.xss, instruction=instruction, size=size).fits:
             return Answer(KILLED, VMM, "A-OVERRUN", "an area of the guest's mask does not fit the buffer", source)
         return Answer(ALLOWED, VMM, "", "the guest's mask passes the audit", source)
-
-    @staticmethod
-    def saved_by(guest: Live, instruction: str) -> int:
-        """The components that `instruction` reaches under the guest's masks."""
-        return guest.xcr0 | guest.xss if instruction == "XSAVES" else guest.xcr0
 
     def fact(self, name: str) -> object:
         """`audit` is a step here; the fact is `kind`."""

@@ -1,7 +1,8 @@
 """`sgx-xfrm`: an enclave. XCR0 is its XFRM while it runs, and its state is saved into a frame sized for that."""
 
 from xsave.audit import frames
-from xsave.audit.policies.base import ALLOWED, GP, Answer, Live, Policy, mask_of
+from xsave.audit.policies.base import ALLOWED, GP, Answer, Live, Policy
+from xsave.audit.verdict import mask_of
 from xsave.components import ComponentMask
 
 TYPE_CHECKING = False

@@ -4,9 +4,13 @@ The classes of a write: the value's bits that the model has, each on its own; an
 XSETBV ECX 0 or not. An entry is the number of an answer.
 """
 
-from xsave.audit.policies.base import REGISTERS, Answer, Policy
+from xsave.audit.policies.base import ALLOWED, REGISTERS, Answer, Policy
 
-__all__ = ["Table", "compiled"]
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["Table", "compiled", "spread"]
 
 _UNDEFINED = 63
 
@@ -28,6 +32,13 @@ class Table:
         self.answers = answers
         self.entries = entries
 
+    def admitted(self, register: str) -> "list[int]":
+        """The values that the guest gets into the register at CPL 0 (XSETBV with ECX 0), a value a class, ascending."""
+        bits, entries = self.bits[register], self.entries[register]
+        return sorted(
+            spread(number, bits) for number in range(1 << len(bits)) if self.answers[entries[number]].outcome == ALLOWED
+        )
+
     def lookup(self, register: str, value: int, cpl: int = 0, index: int = 0) -> Answer:
         """The answer to one write: equal to the policy's own."""
         bits = self.bits[register]
@@ -36,6 +47,11 @@ class Table:
             at |= 1 << len(bits) - 1
         at += (1 << len(bits)) * bool(cpl) + (2 << len(bits)) * bool(index)
         return self.answers[self.entries[register][at]]
+
+
+def spread(number: int, bits: "Sequence[int]") -> int:
+    """The `number`-th value over these bits: its lowest bit is the first of them."""
+    return sum(1 << bit for place, bit in enumerate(bits) if number >> place & 1)
 
 
 def compiled(policy: Policy) -> Table:
@@ -52,8 +68,7 @@ def compiled(policy: Policy) -> Table:
         for index in (0, 1) if register == "XCR0" else (0,):
             for cpl in (0, 3):
                 for compressed in range(1 << len(told)):
-                    value = sum(1 << bit for place, bit in enumerate(told) if compressed >> place & 1)
-                    answer = policy.write(register, value, cpl, index)
+                    answer = policy.write(register, spread(compressed, told), cpl, index)
                     if answer.key not in answers:
                         answers[answer.key] = len(kept)
                         kept.append(answer)

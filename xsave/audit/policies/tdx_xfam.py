@@ -1,6 +1,7 @@
 """`tdx-xfam`: a trust domain. XSETBV and WRMSR IA32_XSS exit to the TDX module, which holds the guest to its XFAM."""
 
-from xsave.audit.policies.base import ALLOWED, GP, MODULE, Answer, Live, Policy, mask_of
+from xsave.audit.policies.base import ALLOWED, GP, MODULE, Answer, Live, Policy
+from xsave.audit.verdict import mask_of
 from xsave.components import COMPONENTS, Component, ComponentMask
 
 TYPE_CHECKING = False

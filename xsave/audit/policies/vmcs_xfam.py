@@ -1,8 +1,8 @@
 """`vmcs-xfam`: a mask in the VMCS, XFAM, within which the guest sets XCR0 and IA32_XSS without an exit."""
 
-from xsave.audit.policies.base import ALLOWED, GP, KILLED, Answer, Live, mask_of, one_of
+from xsave.audit.policies.base import ALLOWED, GP, KILLED, Answer, Live, one_of
 from xsave.audit.policies.vmx_exit import VmxExit
-from xsave.components import ComponentMask
+from xsave.audit.verdict import known_mask
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,12 +32,9 @@ class VmcsXfam(VmxExit):
 
     def _take(self, facts: "dict[str, Any]") -> None:
         self.rules = "kvm"
-        default = self.allowed_xcr0 | self.allowed_xss
-        self.xfam = default if facts["xfam"] is None else mask_of(facts["xfam"], "xfam")
+        offered = self.allowed_xcr0 | self.allowed_xss
         limit = int(self.model.xcr0_mask | self.model.xss_mask)
-        if self.xfam & ~limit:
-            odd = ComponentMask(self.xfam & ~limit)
-            raise ValueError(f"xfam {self.xfam:#x} has {odd}, which {self.model.name} does not have")
+        self.xfam = known_mask(self.model, offered if facts["xfam"] is None else facts["xfam"], limit, "xfam")
         self.outside = one_of(facts["outside"], "outside", ("exit", "gp"))
         self.swap = one_of(facts["swap"], "swap", ("vmm", "vmcs"))
         self.by = one_of(facts["by"], "by", ("hardware", "microcode-patch"))
@@ -77,9 +74,3 @@ class VmcsXfam(VmxExit):
     def after_exit(self, guest: Live) -> Live:
         """The guest's values, or the VMM's where the VMCS loads them."""
         return guest if self.swap == "vmm" else Live(self.host_xcr0, self.host_xss, guest.xfd)
-
-    def at_save(self, guest: Live) -> Live:
-        """The VMM's values: it swaps first, or the VMCS did."""
-        return Live(self.host_xcr0, self.host_xss, guest.xfd)
-
-
