@@ -5,11 +5,11 @@ components lie; what registers, buffer and VMM do with that it spells out here.
 """
 
 from collections import deque
-from itertools import combinations
 from typing import NamedTuple
 
 import reference
 
+from tests.processor.operands import submasks
 from xsave import audit
 
 ALL = 2**64 - 1
@@ -43,17 +43,11 @@ class World(NamedTuple):
     xfd_bits: int
 
 
-def subsets(mask: int) -> list[int]:
-    """All 2^n values."""
-    bits = reference.bits(mask)
-    return [sum(1 << b for b in chosen) for n in range(len(bits) + 1) for chosen in combinations(bits, n)]
-
-
 def walk(world: World) -> tuple[int, dict[str, int]]:
     """(states, {property: steps of the shortest way to it})."""
     policy = world.policy
     allowed = {
-        register: [v for v in subsets(mask | 1 << 62) if policy.write(register, v).outcome == "allowed"]
+        register: [v for v in submasks(mask | 1 << 62) if policy.write(register, v).outcome == "allowed"]
         for register, mask in (("XCR0", world.table["xcr0"]), ("XSS", world.table["xss"]), ("XFD", world.xfd_bits))
     }
     first_xcr0 = policy.xfrm if policy.name == "sgx-xfrm" else 1

@@ -6,8 +6,9 @@ import pytest
 import reference
 
 import xsave
+from tests.audit.masks import area, instructions, legal
 from tests.laws.strategies import model
-from tests.processor.operands import ALL, BASE, full_state
+from tests.processor.operands import ALL, BASE, full_state, submasks
 from xsave import CpuModel, Memory, Processor, UnsupportedError, audit
 
 ROOM = 16384
@@ -72,23 +73,13 @@ def test_rfbm_bounds_what_is_written():
     assert audit.buffer(spr, xcr0="SSE|AVX|x87", rfbm=ALL, size=832).fits
 
 
-def sizes_of(name: str, xcr0: int, xss: int, instruction: str) -> int:
-    if instruction in ("XSAVE", "XSAVEOPT"):
-        return reference.standard_size(name, xcr0)
-    return reference.compacted_offsets(name, xcr0 | (xss if instruction == "XSAVES" else 0))[1]
-
-
 @pytest.mark.parametrize("name", [name for name in MODELS if name in reference.CPUS])
 def test_every_xcr0_needs_what_the_reference_says(name):
     table = reference.CPUS[name]
-    user = reference.bits(table["xcr0"])
-    for chosen in range(1 << len(user)):
-        xcr0 = sum(1 << bit for i, bit in enumerate(user) if chosen >> i & 1)
-        for instruction in audit.verdict.INSTRUCTIONS:
-            if instruction.lower() not in model(name).instructions:
-                continue
+    for xcr0 in submasks(table["xcr0"]):
+        for instruction in instructions(name):
             verdict = audit.buffer(model(name), xcr0=xcr0, xss=table["xss"], instruction=instruction, size=1 << 20)
-            assert verdict.required == sizes_of(name, xcr0, table["xss"], instruction), (hex(xcr0), instruction)
+            assert verdict.required == area(name, instruction, xcr0, table["xss"]), (hex(xcr0), instruction)
 
 
 def closed(mask: int) -> int:
@@ -102,8 +93,7 @@ def draw(random: Random, name: str) -> dict[str, object]:
     """Facts of a verdict that a processor can have."""
     table = reference.CPUS[name]
     xcr0 = random.choice(legal(name))
-    held = sorted({"XSAVE", *(i for i in audit.verdict.INSTRUCTIONS if i.lower() in model(name).instructions)})
-    instruction = random.choice(held)
+    instruction = random.choice(instructions(name))
     disabled = sum(1 << c for c, row in model(name).components.items() if row.xfd) & xcr0
     return {
         "xcr0": xcr0,
@@ -114,18 +104,6 @@ def draw(random: Random, name: str) -> dict[str, object]:
         "in_use": random.choice((None, xcr0, closed(random.getrandbits(20) & xcr0))),
         "size": random.choice((576, 832, 1088, 2432, 2440, 2696, 2816, 10752, random.randrange(512, 12000))),
     }
-
-
-LEGAL: dict[str, list[int]] = {}
-
-
-def legal(name: str) -> list[int]:
-    if name not in LEGAL:
-        cpu = Processor(model(name), cpl=0)
-        user = reference.bits(reference.CPUS[name]["xcr0"])
-        every = (sum(1 << bit for i, bit in enumerate(user) if n >> i & 1) for n in range(1 << len(user)))
-        LEGAL[name] = [value for value in every if cpu.try_xsetbv(0, value) is None]
-    return LEGAL[name]
 
 
 def machine(name: str, facts: dict[str, object], state: dict[str, int | bytes]) -> Processor:

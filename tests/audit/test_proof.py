@@ -3,10 +3,11 @@
 import pytest
 import reference
 
+from tests.audit.masks import area, instructions
 from tests.laws.strategies import each_model, model
+from tests.processor.operands import submasks
 from xsave import STANDARD, Area, CpuModel, Layout, Processor, UnsupportedError, audit, encode
 from xsave.audit.program import values_of
-from xsave.audit.verdict import INSTRUCTIONS
 
 SPR = "SapphireRapids"
 COMPACT = ("XSAVEC", "XSAVES")
@@ -15,17 +16,6 @@ COMPACT = ("XSAVEC", "XSAVES")
 def spr(policy: str, size: int, **more: object) -> audit.Proof:
     disciplines = {name: more.pop(name) for name in ("save", "restore", "buffer_mask", "instruction") if name in more}
     return audit.prove(model(SPR), audit.policy(policy, model(SPR), **more), size, **disciplines)
-
-
-def instructions(name: str) -> list[str]:
-    return [each for each in INSTRUCTIONS if each.lower() in model(name).instructions]
-
-
-def area(name: str, instruction: str, xcr0: int, xss: int = 0) -> int:
-    """Bytes by the slow model."""
-    if instruction in ("XSAVE", "XSAVEOPT"):
-        return reference.standard_size(name, xcr0)
-    return reference.compacted_offsets(name, xcr0 | (xss if instruction == "XSAVES" else 0))[1]
 
 
 @pytest.mark.parametrize("facts", [{"policy": "no-exit-unaudited"}, {"policy": "host-swap", "swap": "after"}])
@@ -96,13 +86,6 @@ def test_safe_where_the_worst_fits(policy, name):
         assert audit.prove(model(name), guest, worst, instruction=instruction).safe
         if policy != "sev-es" and worst > 576 and not table["xcr0"] >> 62:
             assert not audit.prove(model(name), guest, worst - 1, instruction=instruction).safe, instruction
-
-
-def submasks(mask: int) -> list[int]:
-    found = [0]
-    for bit in reference.bits(mask):
-        found += [value | 1 << bit for value in found]
-    return found
 
 
 def test_a_trust_domain_in_the_modules_buffer():

@@ -4,17 +4,16 @@ A run: the guest writes its registers and uses components; the policy answers, a
 the one that decides; then the save, with the masks that the policy says are loaded, into a buffer whose end is known.
 """
 
-from functools import cache
 from random import Random
 
 import pytest
 import reference
 
+from tests.audit.masks import area, instructions, legal
 from tests.laws.strategies import model
 from tests.scale import repeats
 from xsave import Exit, Fault, Memory, Processor, audit
 from xsave.audit.program import values_of
-from xsave.audit.verdict import INSTRUCTIONS
 
 POISON = 0x55
 BASE = 0x40000
@@ -38,8 +37,7 @@ class Question:
         self.name = random.choice(MODELS)
         policy, facts = random.choice(FACTS if reference.CPUS[self.name]["d1eax"] & 8 else WITHOUT_XSAVES)
         self.policy = audit.policy(policy, model(self.name), **facts)
-        held = [each for each in INSTRUCTIONS if each.lower() in model(self.name).instructions]
-        self.instruction = {"tdx-xfam": "XSAVES", "sgx-xfrm": "XSAVE"}.get(policy, random.choice(held))
+        self.instruction = self.policy.INSTRUCTION or random.choice(instructions(self.name))
         self.size = random.choice((576, 832, 1088, 2440, 2696, 2816, 8192, 10696, 10752, 11008, 12288))
         save = random.choice(("rfbm-all", "rfbm-host", "rfbm-buffer"))
         self.proof = audit.prove(
@@ -50,25 +48,9 @@ class Question:
         self.rfbm = 2**64 - 1 if everything else own if save == "rfbm-host" else largest(self)
 
 
-@cache
-def slow_size(name: str, instruction: str, mask: int) -> int:
-    """Bytes that a save of `mask` takes, by the slow model."""
-    if instruction in ("XSAVEC", "XSAVES"):
-        return reference.compacted_offsets(name, mask)[1]
-    return reference.standard_size(name, mask)
-
-
 def largest(question: Question) -> int:
     """The numerically largest value of XCR0 whose area fits, by the slow model."""
-    return max(v for v in legal(question.name) if slow_size(question.name, question.instruction, v) <= question.size)
-
-
-@cache
-def legal(name: str) -> list[int]:
-    table = reference.CPUS[name]
-    bits = reference.bits(table["xcr0"])
-    every = (sum(1 << bit for i, bit in enumerate(bits) if n >> i & 1) for n in range(1 << len(bits)))
-    return [value for value in every if reference.xcr0_fault(table, value) is None]
+    return max(v for v in legal(question.name) if area(question.name, question.instruction, v) <= question.size)
 
 
 def put(cpu: Processor, register: str, value: int) -> Fault | Exit | None:
@@ -120,8 +102,8 @@ def one_run(random: Random, question: Question) -> str:
     )  # fmt: skip
     facts = {"xcr0": masks.xcr0, "xss": masks.xss, "instruction": question.instruction, "size": question.size}
     worst = audit.buffer(model(question.name), rfbm=question.rfbm, **facts)
-    reached = masks.xcr0 | (masks.xss if question.instruction == "XSAVES" else 0)
-    assert worst.required == slow_size(question.name, question.instruction, reached & question.rfbm)
+    within = masks.xcr0 & question.rfbm, masks.xss & question.rfbm
+    assert worst.required == area(question.name, question.instruction, *within)
     save = getattr(cpu, f"try_{question.instruction.lower()}")
     if random.random() < 0.25:
         guarded = Memory()

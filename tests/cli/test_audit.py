@@ -60,7 +60,15 @@ def test_masks_by_name(cli: Cli) -> None:
         (("--size", "832", "--xss", "x87"), "IA32_XSS 0x1"),
         (("--size", "832", "--xfd", "AVX"), "IA32_XFD 0x4"),
         (("--size", "832", "--instruction", "XRSTOR"), "'XRSTOR' is none of XSAVE, XSAVEOPT, XSAVEC, XSAVES"),
-        (("--demo",), "--demo chooses its own --cpu"),
+        (("--demo",), "--cpu is not for --demo"),
+        (("--list",), "--cpu is not for --list"),
+        (("--demo", "--list"), "not allowed with argument --demo"),
+        (("--size", "832", "--fact", "rules=xen"), "--fact is not for --size"),
+        (("--size", "832", "--buffer-mask", "7"), "--buffer-mask is not for --size"),
+        (("--policy", "vmx-exit", "--write", "XCR0=7", "--xcr0", "7"), "--xcr0 is not for --policy"),
+        (("--policy", "vmx-exit", "--write", "XCR0=7", "--buffer", "832"), "--buffer is not for --policy"),
+        (("--prove", "--policy", "vmx-exit", "--buffer", "832", "--size", "832"), "--size is not for --prove"),
+        (("--prove", "--policy", "vmx-exit", "--buffer", "832", "--write", "XCR0=7"), "--write is not for --prove"),
     ],
 )
 def test_bad_input(cli: Cli, words: tuple[str, ...], text: str) -> None:
@@ -97,7 +105,7 @@ def test_a_policys_answer(cli: Cli) -> None:
     result = cli(*SPR, *words)
     assert result.code == 1
     assert "XCR0 0x602e7 (x87 SSE AVX AVX-512 PKRU AMX): allowed" in result.out
-    assert "XCR0[2] (AVX) needs XCR0[1] (SSE) [R-AVX]" in result.out and "#GP into the guest" in result.out
+    assert "bit 2 (AVX) needs bit 1 (SSE) [R-AVX]" in result.out and "#GP into the guest" in result.out
     document = valid(json.loads(cli(*SPR, *words, "--json").out), "audit-policy")
     assert [(each["outcome"], each["exits_to"]) for each in document["answers"]] == [
         ("allowed", "vmm"), ("gp", "vmm"), ("allowed", "vmm"),

@@ -26,9 +26,10 @@ def parser() -> Parser:
     """The verb's parser."""
     made = Parser("audit", "A guest's XCR0 and a buffer. Exit 1: an overrun, a refusal.", _EXAMPLES)
     add = made.add_argument
-    add("--demo", action="store_true", help="the overrun, executed: on this CPU and emulated")
-    add("--prove", action="store_true", help="every state under --policy, with --buffer bytes")
-    add("--list", action="store_true", help="the policies and their facts, and the lints")
+    one = made.add_mutually_exclusive_group().add_argument
+    one("--demo", action="store_true", help="the overrun, executed: on this CPU and emulated")
+    one("--prove", action="store_true", help="every state under --policy, with --buffer bytes")
+    one("--list", action="store_true", help="the policies and their facts, and the lints")
     add("--policy", metavar="NAME", help="who decides what a guest may write")
     policy = [
         add("--fact", action="append", default=[], metavar="NAME=VALUE", help="of the policy"),
@@ -54,11 +55,33 @@ def parser() -> Parser:
     return made
 
 
+# What each question takes; any other option of the verb would be an answer to something else.
+_TAKES = {
+    "--demo": (),
+    "--list": (),
+    "--prove": ("cpu", "policy", "fact", "buffer", "save", "restore", "buffer_mask", "script", "instruction"),
+    "--policy": ("cpu", "policy", "fact", "write"),
+    "--size": ("cpu", "xcr0", "xss", "xfd", "instruction", "rfbm", "in_use", "size"),
+}
+_ALL = {name for names in _TAKES.values() for name in names}
+
+
+def _question(options: "argparse.Namespace") -> str:
+    # Which it is. Raises: `CommandError` for an option that belongs to another.
+    asked = {"--demo": options.demo, "--list": options.list, "--prove": options.prove, "--policy": options.policy}
+    question = next((name for name, given in asked.items() if given not in (None, False)), "--size")
+    for name in sorted(_ALL - {*_TAKES[question]}):
+        if getattr(options, name) not in (None, []):
+            raise usage(f"audit: --{name.replace('_', '-')} is not for {question}", "xsave audit -h")
+    return question
+
+
 def run(options: "argparse.Namespace") -> int:
     """Runs the verb; returns the exit code."""
-    if options.demo:
+    question = _question(options)
+    if question == "--demo":
         return _demo(options)
-    if options.list:
+    if question == "--list":
         from xsave.cli.guests import show_list
 
         return show_list(options)
@@ -67,10 +90,10 @@ def run(options: "argparse.Namespace") -> int:
     except (UnsupportedError, HostError) as error:
         hint = "--cpu NAME chooses another CPU; xsave layout --list names them"
         raise CommandError(str(error), NO_INPUT, hint=hint) from error
-    if options.prove or options.policy is not None:
+    if question != "--size":
         from xsave.cli.guests import answer, prove_it
 
-        return prove_it(options, model) if options.prove else answer(options, model)
+        return prove_it(options, model) if question == "--prove" else answer(options, model)
     if options.size is None:
         raise usage("audit: --size is the question", "xsave audit --xcr0 0xe7 --size 1024, or xsave audit --demo")
     verdicts = _verdicts(options, model)
@@ -162,10 +185,6 @@ def _ranges(ranges: "list[tuple[int, int]]") -> "list[dict[str, int]]":
 
 
 def _demo(options: "argparse.Namespace") -> int:
-    given = ("cpu", "xcr0", "xss", "xfd", "instruction", "rfbm", "in_use", "size", "policy", "buffer")
-    odd = next((name for name in given if getattr(options, name) is not None), None)
-    if odd is not None:
-        raise usage(f"audit: --demo chooses its own --{odd.replace('_', '-')}", "xsave audit --demo")
     from xsave.audit.attack import acts
 
     found, reasons = acts()

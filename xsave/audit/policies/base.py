@@ -5,6 +5,7 @@ when the VMM's own code runs again. Legality by the processor is the emulated pr
 adds only what stands between the guest and it.
 """
 
+from xsave.audit.policies.rules import WORDS
 from xsave.audit.verdict import ALL, can_disable, known_mask
 from xsave.errors import Fault
 
@@ -130,7 +131,7 @@ class Policy:
             raise ValueError(f"CPL {cpl}, index {index}: a CPL is 0 to 3, ECX has 32 bits")
         if cpl:
             # Before any exit (SDM3C 27.1.1).
-            return Answer(GP, None, "CPL", "CPL is not 0", "SDM2 XSETBV" if register == "XCR0" else "SDM2 WRMSR")
+            return Answer(GP, None, "CPL", WORDS["CPL"], "SDM2 XSETBV" if register == "XCR0" else "SDM2 WRMSR")
         if register == "XCR0":
             return self.write_xcr0(value, index)
         return self.write_xss(value) if register == "XSS" else self.write_xfd(value)
@@ -160,7 +161,7 @@ class Policy:
             fault = cpu.try_wrmsr(_XSS if register == "XSS" else _XFD, value)
         if not isinstance(fault, Fault):
             return Answer(ALLOWED, None, "", "the processor takes every legal value", "SDM1 13.3")
-        return Answer(GP, None, fault.rule, _GENERAL.get(fault.rule, fault.message), fault.section)
+        return Answer(GP, None, fault.rule, WORDS.get(fault.rule, fault.message), fault.section)
 
     def table(self) -> "Table":
         """The answers to every write, as a finite table."""
@@ -213,19 +214,3 @@ class Policy:
 
 def _shown(value: object) -> str:
     return f"{value:#x}" if isinstance(value, int) and not isinstance(value, bool) else repr(value)
-
-
-# Rules of the processor without the value that broke them.
-_GENERAL = {
-    "R-X87": "XCR0[0] must be 1",
-    "R-AVX": "XCR0[2] (AVX) needs XCR0[1] (SSE)",
-    "R-MPX": "XCR0[3] and XCR0[4] (MPX) are set together",
-    "R-AVX512": "XCR0[7:5] (AVX-512) are set together, with XCR0[2:1]",
-    "R-AMX": "XCR0[17] and XCR0[18] (AMX) are set together",
-    "R-ACE": "XCR0[20] needs XCR0[18:17] (AMX)",
-    "R-APX": "XCR0[19] (APX) excludes XCR0[4:3] (MPX)",
-    "R-RSV": "a bit that CPUID.(0DH,0):EDX:EAX does not have",
-    "INDEX": "ECX is not 0",
-    "MSR-MASK": "a bit that CPUID does not have for this MSR",
-    "MSR-MISSING": "CPUID does not have this MSR",
-}

@@ -1,6 +1,7 @@
 """`tdx-xfam`: a trust domain. XSETBV and WRMSR IA32_XSS exit to the TDX module, which holds the guest to its XFAM."""
 
 from xsave.audit.policies.base import ALLOWED, GP, MODULE, Answer, Live, Policy
+from xsave.audit.policies.rules import TDX_XCR0, TDX_XFAM, WORDS, first_refusal
 from xsave.audit.verdict import mask_of
 from xsave.components import COMPONENTS, Component, ComponentMask
 
@@ -16,22 +17,6 @@ FIXED0 = int(ComponentMask.parse("x87 SSE AVX AVX512 PT PKRU CET_U CET_S UINTR L
 FIXED1 = int(ComponentMask.parse("x87 SSE"))
 _USER = sum(1 << each for each, info in COMPONENTS.items() if not info.supervisor)
 _TILES = 1 << Component.TILEDATA
-
-
-def _bit(value: int, component: Component) -> bool:
-    return bool(value >> component & 1)
-
-
-def _grouped(value: int) -> "tuple[str, str] | None":
-    # The groups of XFAM and of a TD's XCR0 that are set together.
-    avx512 = {_bit(value, each) for each in (Component.OPMASK, Component.ZMM_HI256, Component.HI16_ZMM)}
-    if _bit(value, Component.OPMASK) and not _bit(value, Component.AVX):
-        return "R-AVX512", "bits 7:5 (AVX-512) need bit 2 (AVX)"
-    if len(avx512) > 1:
-        return "R-AVX512", "bits 7:5 (AVX-512) are set together"
-    if _bit(value, Component.TILECFG) != _bit(value, Component.TILEDATA):
-        return "R-AMX", "bits 17 and 18 (AMX) are set together"
-    return None
 
 
 class TdxXfam(Policy):
@@ -59,29 +44,17 @@ class TdxXfam(Policy):
             refused = f"bits {ComponentMask(xfam & ~(FIXED0 & supported))} are fixed to 0 [A-NOALLOW]"
         elif xfam & FIXED1 != FIXED1:
             refused = f"bits {ComponentMask(FIXED1)} are fixed to 1 [A-FIXED1]"
-        elif (grouped := _grouped(xfam)) is not None:
-            refused = f"{grouped[1]} [{grouped[0]}]"
-        elif _bit(xfam, Component.CET_U) != _bit(xfam, Component.CET_S):
-            refused = "bits 11 and 12 (CET) are set together [A-CETPAIR]"
+        elif (code := first_refusal(TDX_XFAM, xfam, xfam)) is not None:
+            refused = f"{WORDS[code]} [{code}]"
         if refused:
             raise ValueError(f"XFAM {xfam:#x}: {refused} ({_SOURCE} check_xfam)")
 
     def write_xcr0(self, value: int, index: int) -> Answer:
         """The module's checks, in its order."""
-        grouped = _grouped(value)
-        for refused, code, rule in (
-            (index != 0, "INDEX", "ECX is not 0"),
-            (value & ~(self.xfam & int(self.model.xcr0_mask)) != 0, "A-NOALLOW", "a bit outside XFAM"),
-            (not _bit(value, Component.X87), "R-X87", "XCR0[0] must be 1"),
-            (
-                _bit(value, Component.AVX) and not _bit(value, Component.SSE),
-                "R-AVX",
-                "XCR0[2] (AVX) needs XCR0[1] (SSE)",
-            ),
-            (grouped is not None, *(grouped or ("", ""))),
-        ):
-            if refused:
-                return Answer(GP, MODULE, code, rule, _SOURCE)
+        may = self.xfam & int(self.model.xcr0_mask)
+        refused = "INDEX" if index else first_refusal(TDX_XCR0, value, may)
+        if refused is not None:
+            return Answer(GP, MODULE, refused, WORDS[refused], _SOURCE)
         return Answer(ALLOWED, MODULE, "", "within XFAM and legal", _SOURCE)
 
     def write_xss(self, value: int) -> Answer:

@@ -1,11 +1,12 @@
 """`vmx-exit`: today's VMX. Every XSETBV of the guest exits, the VMM validates, and accepts or injects #GP."""
 
 from xsave.audit.policies.base import ALLOWED, GP, VMM, Answer, Policy, one_of
-from xsave.audit.policies.vmm import (
+from xsave.audit.policies.rules import (
     KVM,
     KVM_SOURCE,
     KVM_SUPPORTED,
     KVM_XSS,
+    WORDS,
     XEN,
     XEN_SOURCE,
     XEN_SUPPORTED,
@@ -49,11 +50,9 @@ class VmxExit(Policy):
     def write_xcr0(self, value: int, index: int) -> Answer:
         """The VMM's verdict on ECX and the value, whatever the processor would have said."""
         rules, source = (KVM, KVM_SOURCE) if self.rules == "kvm" else (XEN, XEN_SOURCE)
-        if index:
-            return Answer(GP, VMM, "INDEX", "ECX is not 0", source)
-        refused = first_refusal(rules, value, self.may_xcr0)
+        refused = "INDEX" if index else first_refusal(rules, value, self.may_xcr0)
         if refused is not None:
-            return Answer(GP, VMM, refused[0], refused[1], source)
+            return Answer(GP, VMM, refused, WORDS[refused], source)
         return Answer(ALLOWED, VMM, "", "no condition of the VMM refuses it", source)
 
     def write_xss(self, value: int) -> Answer:
