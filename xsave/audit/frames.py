@@ -5,7 +5,7 @@ the systems' and stand here, with their sources. A mask in a frame need not be a
 thread without tiles has a frame that holds TILECFG and no TILEDATA.
 """
 
-from xsave.audit.verdict import can_disable, known_mask
+from xsave.audit.verdict import can_disable, known_mask, mask_of
 from xsave.components import Component, ComponentMask
 from xsave.errors import UnsupportedError
 from xsave.layout import COMPACTED, HEADER, STANDARD, Format, Layout
@@ -210,10 +210,10 @@ def xcr0_value(model: "CpuModel", value: "int | str", register: str = "XCR0") ->
     """`value` as a number, if XSETBV on `model` takes it. Raises: `ValueError` with the rule broken [SDM1 13.3]."""
     from xsave.processor import Processor
 
-    number = int(ComponentMask.parse(value)) if isinstance(value, str) else int(value)
-    fault = Processor(model, cpl=0).try_xsetbv(0, number) if 0 <= number < 1 << 64 else None
-    if fault is not None or not 0 <= number < 1 << 64:
-        what = "does not fit 64 bits" if fault is None else str(fault).partition("XSETBV: ")[2]
+    number = mask_of(value, register)
+    fault = Processor(model, cpl=0).try_xsetbv(0, number)
+    if fault is not None:
+        what = str(fault).partition("XSETBV: ")[2]
         raise ValueError(f"{register} {number:#x} is no value that {model.name} takes: {what}")
     return number
 
