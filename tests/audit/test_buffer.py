@@ -9,6 +9,7 @@ import xsave
 from tests.audit.masks import area, instructions, legal
 from tests.laws.strategies import model
 from tests.processor.operands import ALL, BASE, full_state, submasks
+from tests.scale import repeats
 from xsave import CpuModel, Memory, Processor, UnsupportedError, audit
 
 ROOM = 16384
@@ -131,7 +132,7 @@ def test_the_emulated_processor_writes_what_the_verdict_says(name):
     """Two runs over complementary poison give every byte written; a third on memory that ends with the buffer."""
     random = Random(f"verdicts {name}")
     wrong = 0
-    for case in range(300):
+    for case in range(repeats(300)):
         facts = draw(random, name)
         verdict = audit.buffer(model(name), **facts)
         state = full_state(name, reference.CPUS[name]["xcr0"] | reference.CPUS[name]["xss"], case)
@@ -155,7 +156,7 @@ def test_the_emulated_processor_writes_what_the_verdict_says(name):
             assert (None if fault is None else fault.offset) == verdict.fault_at, (facts, verdict, fault)
         else:
             assert fault is not None
-    assert wrong > 5
+    assert wrong > repeats(50) // 10
 
 
 def test_what_contradicts_itself_is_refused_by_name():
