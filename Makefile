@@ -31,7 +31,7 @@ UNCOMPILED = $(addprefix --ignore=$(root)/tests/,test_reference.py vectors/test_
 SANITIZE := CFLAGS="-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer" \
             LDFLAGS="-fsanitize=address,undefined"
 PRELOAD = LD_PRELOAD="$(shell gcc -print-file-name=libasan.so) $(shell gcc -print-file-name=libubsan.so)" \
-          PYTHONMALLOC=malloc XSAVE_SANITIZED=1 ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1
+          PYTHONMALLOC=malloc XSAVE_THIN=10 ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1
 INSTRUMENT := CC=clang LDSHARED="clang -shared" CFLAGS="-O1 -g -fsanitize=address,fuzzer-no-link"
 
 pip = "$(venv)/bin/python" -m pip --disable-pip-version-check install --quiet --quiet -c constraints.txt
@@ -72,7 +72,7 @@ tables: $(venv)/.installed ## writes the table of docs/audit.md
 	@$(run) bin/python -m xsave.audit.tables "$(root)/docs/audit.md"
 
 portable: $(sdist) ## the suite on a build without x86 code
-	@XSAVE_PORTABLE=1 $(MAKE) test VENV=.venv-portable PACKAGE="$(sdist)" PYTEST="$(UNCOMPILED) $(PYTEST)"
+	@XSAVE_PORTABLE=1 XSAVE_THIN=4 $(MAKE) test VENV=.venv-portable PACKAGE="$(sdist)" PYTEST="$(UNCOMPILED) $(PYTEST)"
 
 # Reports are written to descriptor 2, behind Python's back: --capture=sys lets them through.
 sanitize: $(sdist) ## the suite under AddressSanitizer and UndefinedBehaviorSanitizer

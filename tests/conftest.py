@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path += [str(ROOT), str(ROOT / "tests")]
 
 from tests import skips  # noqa: E402
+from tests.scale import EXAMPLES  # noqa: E402
 
 Report = pytest.TestReport | pytest.CollectReport
 R = TypeVar("R", pytest.TestReport, pytest.CollectReport)
@@ -63,8 +64,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     # No deadlines: machines that run this share their cores. A run of its own (CI) must be repeatable.
-    examples = 20 if os.environ.get("XSAVE_SANITIZED") else 100
-    settings.register_profile("xsave", deadline=None, max_examples=examples, derandomize="CI" in os.environ)
+    settings.register_profile("xsave", deadline=None, max_examples=EXAMPLES, derandomize="CI" in os.environ)
     settings.load_profile("xsave")
     config.pluginmanager.register(Recorder(config.getoption("summary")))
 

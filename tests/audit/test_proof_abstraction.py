@@ -43,12 +43,12 @@ FACTS = {
 
 
 def questions() -> list[tuple]:
-    """Four of every policy, facts and model (fewer in a sanitized run); discipline, instruction and size drawn."""
+    """Three of every policy, facts and model (fewer in a thinned run); discipline, instruction and size drawn."""
     random = Random("abstraction")
     found = []
     for name, each in FACTS.items():
         for facts in each:
-            for kind in [*SMALL] * repeats(4):
+            for kind in [*SMALL] * repeats(3):
                 instruction = {"tdx-xfam": "XSAVES", "sgx-xfrm": "XSAVE"}.get(
                     name, random.choice(("XSAVE", "XSAVEOPT", "XSAVEC", "XSAVES"))
                 )

@@ -139,7 +139,7 @@ def runs(seed: object, count: int) -> dict[str, int]:
 
 @pytest.mark.parametrize("seed", range(2))
 def test_verdict_proof_and_outcome_agree(seed):
-    found = runs(seed, repeats(4000))
+    found = runs(seed, repeats(3000))
     assert min(found.get(each, 0) for each in ("overrun", "fits", "fault")) > repeats(50), found
 
 
