@@ -4,15 +4,17 @@ from collections.abc import Iterator
 from random import Random
 
 import pytest
+import reference
 
 from tests import skips
+from tests.laws.strategies import make_case
 
 pytestmark = [skips.needs_native(), skips.needs_linux()]
 if skips.has_native():
     from tests.silicon.kernel_doors import Tracee, VirtualCpu, door
-    from xsave import CpuModel
+    from xsave import COMPACTED, STANDARD, CpuModel, Layout, audit
+    from xsave.audit import uabi
     from xsave.audit.verdict import can_disable
-    from xsave.cli import uabi
 
 CASES = 400
 
@@ -104,3 +106,30 @@ def test_random_headers(both: Both) -> None:
         assert real == predicted and bool(rules) == (real is not None)
         refused += real is not None
     assert CASES // 10 < refused < CASES
+
+
+@pytest.mark.parametrize("name", ["SapphireRapids", "Skylake-Client", "EPYC-Genoa", "EPYC-Rome", "DiamondRapids"])
+def test_what_migrate_makes_is_taken_whole(both: Both, name: str) -> None:
+    """States of other CPUs, converted: the kernel takes them without an error, and gives the same state back."""
+    random = Random(f"{both.name} {name}")
+    table = reference.CPUS[name]
+    layout = Layout(both.model, both.xcr0 | 3, STANDARD)
+    carried = 0
+    for _ in range(60):
+        form = random.choice([STANDARD, COMPACTED]) if table["d1eax"] & 2 else STANDARD
+        mask = table["xcr0"] if form == STANDARD else table["xcr0"] & random.getrandbits(64) | 3
+        case = make_case(name, form, mask, mask & random.choice([mask, random.getrandbits(64)]), random.getrandbits(64))
+        made = audit.migrate(case.view(), both.model, xcr0=both.xcr0, by=[both.name], lost="drop", guest_xcr0=1)
+        assert made.conversion.data is not None, made.conversion.why
+        assert all(door.passes for door in made.conversion.doors)
+        kept = case.xstate_bv & both.xcr0 & ~both.absent
+        if made.conversion.data[512:520] != kept.to_bytes(8, "little"):
+            continue  # tiles of a thread that has used none
+        assert both.opened.set(made.conversion.data) is None
+        back = reference.decode(both.opened.get()[: layout.size], reference.cpu_from_cpuid(both.model.cpuid),
+                                int(layout.mask), reference.STANDARD)  # fmt: skip
+        for component in reference.bits(kept):
+            sides = [reference.component_bytes(values, component) for values in (back, case.expected())]
+            assert sides[0] == sides[1], component
+        carried += bool(kept)
+    assert carried > 30

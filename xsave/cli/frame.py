@@ -54,7 +54,7 @@ def _everything(model: "CpuModel", options: "argparse.Namespace") -> int:
     if options.frame == "tdx":
         return int(model.xcr0_mask) | int(model.xss_mask)
     if options.frame == "linux":
-        from xsave.cli import uabi
+        from xsave.audit import uabi
 
         if options.cpu == "host":
             from xsave.host import Host

@@ -4,7 +4,7 @@ Without options the header is judged by the rules of XRSTOR (with --xss XRSTORS)
 emulated processor, `--ptrace` and `--ioctl` the rules of Linux.
 """
 
-from xsave.cli import uabi
+from xsave.audit import uabi
 from xsave.cli.console import Output
 from xsave.cli.failures import DONE, NO, NO_INPUT, CommandError, usage
 from xsave.cli.inputs import expand

@@ -4,8 +4,10 @@ Both go through the kernel's own check of the header, which is stricter than XRS
 area: user components alone, the standard format, every reserved byte 0 (arch/x86/kernel/fpu/xstate.c).
 """
 
+from xsave.audit.policies.rules import KVM_SUPPORTED
 from xsave.components import ComponentMask
 from xsave.errors import LayoutError
+from xsave.layout import HEADER, MXCSR, STANDARD, Layout
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,13 +17,14 @@ if TYPE_CHECKING:
 
 PTRACE, KVM = "PTRACE_SETREGSET", "KVM_SET_XSAVE"
 # User components that Linux handles; what it enables of them is its XCR0.
-SUPPORTED = ComponentMask.parse("x87 SSE AVX MPX AVX512 PKRU AMX APX")
+SUPPORTED = ComponentMask(KVM_SUPPORTED)
 # struct kvm_xsave begins with so many bytes; KVM_CAP_XSAVE2 tells where it is more.
-_KVM_BYTES = 4096
+KVM_BYTES = 4096
 _WORD = 8
 # Components with which the kernel looks at MXCSR.
 _CHECKED = ComponentMask.parse("x87 SSE AVX")
-_MXCSR, _XSTATE, _XCOMP, _RESERVED, _HEADER_END = 24, 512, 520, 528, 576
+_MXCSR, _XSTATE, _HEADER_END = MXCSR[0], HEADER[0], HEADER[1]
+_XCOMP, _RESERVED = _XSTATE + 8, _XSTATE + 16
 _SECTION = {PTRACE: "Linux regset.c", KVM: "Linux kvm/x86.c"}
 _HEADER = "Linux xstate.c"
 
@@ -52,7 +55,7 @@ def findings(
         elif len(data) > size:
             found.append(("P-SIZE", size, f"what lies beyond byte {size} is not taken [{_SECTION[entry]}]", False))
     if entry == KVM:
-        reads = max(_KVM_BYTES, size or 0)
+        reads = max(KVM_BYTES, size or 0)
         if len(data) < reads:
             text = f"{len(data)} bytes; the ioctl reads {reads}, so the rest must be readable [{_SECTION[entry]}]"
             found.append(("K-SIZE", len(data), text, False))
@@ -98,8 +101,6 @@ def _header(data: "bytes | memoryview", model: "CpuModel", entry: str, xcr0: int
 
 
 def _size(model: "CpuModel", xcr0: int) -> "int | None":
-    from xsave.layout import STANDARD, Layout
-
     try:
         return Layout(model, xcr0 | 3, STANDARD).size
     except LayoutError:
