@@ -52,6 +52,8 @@ _xsave() {
     validate,--address) return ;;
     validate,-o) COMPREPLY=($(compgen -f -- "$word")); return ;;
     validate,--color) COMPREPLY=($(compgen -W 'auto always never' -- "$word")); return ;;
+    audit,--lint) COMPREPLY=($(compgen -W 'cpuid config' -- "$word")); return ;;
+    audit,--fail-on) COMPREPLY=($(compgen -W 'error warning note never' -- "$word")); return ;;
     audit,--policy) return ;;
     audit,--fact) return ;;
     audit,--write) return ;;
@@ -68,6 +70,13 @@ _xsave() {
     audit,--rfbm) return ;;
     audit,--in-use) return ;;
     audit,--size) return ;;
+    audit,--host) COMPREPLY=($(compgen -W "$(xsave layout --list 2>/dev/null | awk 'NR > 1 { print $1 }') host" -- "$word") $(compgen -f -- "$word")); return ;;
+    audit,--thread) return ;;
+    audit,--migrate-to) COMPREPLY=($(compgen -W "$(xsave layout --list 2>/dev/null | awk 'NR > 1 { print $1 }') host" -- "$word") $(compgen -f -- "$word")); return ;;
+    audit,--to-xcr0) return ;;
+    audit,--to-xss) return ;;
+    audit,--by) return ;;
+    audit,--lost) COMPREPLY=($(compgen -W 'raise drop' -- "$word")); return ;;
     audit,-o) COMPREPLY=($(compgen -f -- "$word")); return ;;
     audit,--color) COMPREPLY=($(compgen -W 'auto always never' -- "$word")); return ;;
     run,--cpu) COMPREPLY=($(compgen -W "$(xsave layout --list 2>/dev/null | awk 'NR > 1 { print $1 }') host" -- "$word") $(compgen -f -- "$word")); return ;;
@@ -109,7 +118,7 @@ _xsave() {
     convert) words='--to --to-cpu --mask --cpu --thread --lost --hex --raw --json -o -h --help --color --ascii --provenance -q -v --debug' ;;
     diff) words='--reg --component --thread -t --cpu --vs-cpu --json -o -h --help --color --ascii --provenance -q -v --debug' ;;
     validate) words='--cpu --xcr0 --xss --thread --instruction --ioctl --ptrace --xfd --mask --cpl --mode --address --json -o -h --help --color --ascii --provenance -q -v --debug' ;;
-    audit) words='--demo --prove --list --policy --fact --write --buffer --save --restore --buffer-mask --script --cpu --xcr0 --xss --xfd --instruction --rfbm --in-use --size --json -o -h --help --color --ascii --provenance -q -v --debug' ;;
+    audit) words='--demo --prove --list --lint --fail-on --policy --fact --write --buffer --save --restore --buffer-mask --script --cpu --xcr0 --xss --xfd --instruction --rfbm --in-use --size --host --thread --migrate-to --to-xcr0 --to-xss --by --lost --json -o -h --help --color --ascii --provenance -q -v --debug' ;;
     run) words='--cpu --state --host --both --xcr0 --xss --xfd --mask --cpl --mode --address --ac --ts --seed --thread --no-rexw --index --value --tile --stride --json -h --help --color --ascii --provenance -q -v --debug -o' ;;
     conformance) words='--cases --seed --case --steps --narrow --differences --tiles --json -o -h --help --color --ascii --provenance -q -v --debug' ;;
     live) words='--reg --component --thread -t --all --json --ndjson --csv -o -h --help --color --ascii --provenance -q -v --debug' ;;

@@ -43,7 +43,7 @@ def test_the_document_has_the_catalogue() -> None:
 
 def test_the_documents_examples(capsys: pytest.CaptureFixture[str]) -> None:
     sources = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "audit.md").read_text(), re.S)
-    assert len(sources) == 2
+    assert len(sources) == 3
     for source in sources:
         exec(compile(source, "docs/audit.md", "exec"), {})
         expected = [line.partition("# ")[2].strip() for line in source.splitlines() if "print(" in line]

@@ -1,11 +1,14 @@
 """`audit.migrate` against the slow model's XRSTOR on the other CPU: what passes arrives whole."""
 
+import re
 from random import Random
 
 import pytest
 import reference
 
+from tests import skips
 from tests.laws.strategies import MODELS, make_case, model
+from tests.paths import DATA
 from tests.scale import repeats
 from xsave import COMPACTED, STANDARD, Area, CpuModel, Layout, audit
 
@@ -164,3 +167,52 @@ def test_bad_facts(facts: dict[str, object], text: str) -> None:
     case = make_case("EPYC-Genoa", STANDARD, 0x2E7, 7, 1)
     with pytest.raises(ValueError, match=text):
         audit.migrate(case.view(), model("EPYC-Genoa"), **facts)  # type: ignore[arg-type]
+
+
+ANSWERS = DATA / "images" / "local" / "kvm" / "intel-kvm-answers.txt"
+SET_XCRS = re.compile(r"KVM_SET_XCRS xcr0=(0x[0-9a-f]+) -> (\w+)")
+SET_XSAVE = re.compile(r"KVM_SET_XSAVE bv=(0x[0-9a-f]+)(?: with (.*?))? -> (\w+)")
+
+
+def changed(area: bytearray, what: "str | None") -> bytearray:
+    """The area with what a line of the answers puts into it."""
+    number = {"1<<63|e7": 1 << 63 | 0xE7, "e7": 0xE7, "1<<63": 1 << 63}
+    if what is None:
+        return area
+    name, _, value = what.partition("=")
+    at, size, put = {
+        "XCOMP_BV": (520, 8, lambda: number[value]),
+        "header reserved byte 528": (528, 1, lambda: 1),
+        "header reserved byte 575": (575, 1, lambda: 1),
+        "legacy reserved byte 416": (416, 1, lambda: 1),
+        "MXCSR": (24, 4, lambda: int(value, 16)),
+        "FCW": (0, 2, lambda: int(value, 16)),
+        "byte 464 ": (464, 8, lambda: 2**64 - 1),
+    }[name]
+    area[at : at + size] = put().to_bytes(size, "little")
+    return area
+
+
+@skips.needs_data()
+@pytest.mark.parametrize("vcpu", [1, 2])
+def test_what_kvm_answered_on_an_intel_machine(vcpu: int) -> None:
+    """Every KVM_SET_XCRS and KVM_SET_XSAVE of the record, in which the guest may have XCR0 E7H."""
+    section = ANSWERS.read_text().split(f"== vcpu {vcpu}: ")[1].partition("\n==")[0]
+    layout = Layout(model("SapphireRapids"), 0xE7, STANDARD)
+    plain = bytearray(reference.encode({}, "SapphireRapids", 0xE7, reference.STANDARD, 0xE7)).ljust(4096, b"\0")
+    plain[24:28] = (0x1F80).to_bytes(4, "little")
+    compared = 0
+    for line in section.splitlines():
+        area, guest = bytearray(plain), 1
+        if match := SET_XCRS.match(line):
+            guest, answer, which = int(match[1], 16), match[2], 0
+        elif match := SET_XSAVE.match(line):
+            area[512:520] = int(match[1], 16).to_bytes(8, "little")
+            area, answer, which = changed(area, match[2]), match[3], -1
+        else:
+            continue
+        made = audit.migrate(Area(area, layout, check=False), model("SapphireRapids"), xcr0=0xE7, guest_xcr0=guest,
+                             by=["kvm"], kept=4096)  # fmt: skip
+        assert (made.doors[which].error or "ok") == answer, (line, made.doors[which].objections)
+        compared += 1
+    assert compared > 50

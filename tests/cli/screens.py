@@ -35,6 +35,8 @@ COMMANDS = {
     "validate": "xsave validate broken.bin --cpu SapphireRapids",
     "validate-exact": "xsave validate broken.bin --cpu SapphireRapids --xcr0 0x2e7 --instruction XRSTOR",
     "validate-ptrace": "xsave validate broken.bin --cpu SapphireRapids --ptrace",
+    "audit-input": "xsave audit broken.bin --cpu SapphireRapids --migrate-to EPYC-Rome --by kvm,ptrace",
+    "audit-policy": "xsave audit amx.bin --host EPYC-Genoa --policy vmx-exit",
     "run-fault": "xsave run XRSTOR broken.bin --cpu SapphireRapids --xcr0 0x2e7",
     "run-save": "xsave run XSAVEC --cpu EPYC-Genoa --state area.bin --mask 'SSE|avx|pkru'",
     "run-restore": "xsave run XRSTOR area.bin --cpu Icelake-Client --mask 'x87|SSE|opmask'",
@@ -65,6 +67,7 @@ def make_samples(folder: Path) -> None:
     data = bytearray(area("SapphireRapids", 0x2E7))
     (folder / "area.bin").write_bytes(data)
     (folder / "amx.bin").write_bytes(bytes(area("SapphireRapids", 0x602E7)))
+    (folder / "vcpu.kvm_xsave").write_bytes(bytes(area("SapphireRapids", 0xE7)).ljust(4096, b"\0"))
     data[160 + 16 * 3] ^= 1
     (folder / "changed.bin").write_bytes(data)
     data[529] = 7

@@ -66,6 +66,9 @@ def test_masks_by_name(cli: Cli) -> None:
         (("--size", "832", "--fact", "rules=xen"), "--fact is not for --size"),
         (("--size", "832", "--buffer-mask", "7"), "--buffer-mask is not for --size"),
         (("--policy", "vmx-exit", "--write", "XCR0=7", "--xcr0", "7"), "--xcr0 is not for --policy"),
+        (("--policy", "vmx-exit", "--save", "rfbm-all"), "--policy needs --write, --size or --prove"),
+        (("--policy", "vmx-exit", "--write", "XCR0=7", "--save", "rfbm-all"), "--save needs --size"),
+        (("--policy", "vmx-exit", "--size", "0"), "a buffer of 0 bytes"),
         (("--policy", "vmx-exit", "--write", "XCR0=7", "--buffer", "832"), "--buffer is not for --policy"),
         (("--prove", "--policy", "vmx-exit", "--buffer", "832", "--size", "832"), "--size is not for --prove"),
         (("--prove", "--policy", "vmx-exit", "--buffer", "832", "--write", "XCR0=7"), "--write is not for --prove"),
@@ -113,6 +116,20 @@ def test_a_policys_answer(cli: Cli) -> None:
     assert cli(*SPR, "--policy", "host-swap", "--write", "XCR0=7").code == 0
 
 
+def test_the_worst_of_a_policys_guests(cli: Cli) -> None:
+    words = (*SPR, "--policy", "no-exit-unaudited", "--instruction", "xsave", "--size")
+    result = cli(*words, 2696)
+    assert result.code == 1
+    assert result.out.startswith("worst guest: XCR0 0x602e7 (x87 SSE AVX AVX-512 PKRU AMX), IA32_XSS 0x0")
+    assert "11,008 bytes, 8,312 bytes past the end of 2,696" in result.out
+    assert cli(*words, 11008).code == 0 and cli(*words, 2696, "--save", "rfbm-buffer", "--fact",
+                                                "allowed-xcr0=0x2e7").code == 0  # fmt: skip
+    document = valid(json.loads(cli(*words, 2696, "--write", "XCR0=7", "--json").out), "audit-policy")
+    assert document["worst"]["over"] == 8312 and len(document["answers"]) == 1
+    assert valid(json.loads(cli(*SPR, "--policy", "sev-es", "--write", "XCR0=7", "--json").out), "audit-policy")[
+        "worst"] is None  # fmt: skip
+
+
 def test_a_proof_in_words(cli: Cli, tmp_path: Any) -> None:
     script = tmp_path / "script.py"
     words = ("--prove", "--policy", "host-swap", "--fact", "swap=after", "--buffer", 4096)
@@ -140,7 +157,7 @@ def test_the_list(cli: Cli) -> None:
     ("words", "text"),
     [
         (("--policy", "vmx-exti", "--write", "XCR0=7"), "did you mean vmx-exit?"),
-        (("--policy", "vmx-exit"), "--policy needs --write or --prove"),
+        (("--policy", "vmx-exit"), "--policy needs --write, --size or --prove"),
         (("--policy", "vmx-exit", "--write", "XCR1=7"), "one of XCR0, XSS, XFD"),
         (("--policy", "vmx-exit", "--fact", "rules", "--write", "XCR0=7"), "--fact rules: NAME=VALUE"),
         (("--policy", "vmx-exit", "--fact", "rule=xen", "--write", "XCR0=7"), "did you mean rules?"),

@@ -5,7 +5,8 @@ a guest: who decides what it may write. `frames` knows the buffers that systems 
 that a process sized for itself when it started, and `moved` what becomes of that on another CPU. `prove` walks every
 state of a guest and its VMM. `lint_area`, `lint_model`, `lint_config` and `lint_image` find what is dangerous or
 inconsistent; `LINTS` says what they look for. `migrate` says whether saved state can be restored on another CPU, and by
-which door, and makes the area that it takes.
+which door, and makes the area that it takes; `admit`, whether a policy would let a guest have its registers, and
+whether its save fits; `worst` is the guest that takes most, of all that a policy lets be.
 """
 
 from xsave.audit import frames
@@ -15,11 +16,13 @@ from xsave.audit.migration import Conversion, Migration, migrate
 from xsave.audit.policies import POLICIES, Answer, Live, Policy, policy
 from xsave.audit.proof import Proof, prove
 from xsave.audit.selfsized import Moved, Trampoline, moved, trampoline
+from xsave.audit.snapshot import Admission, admit, worst
 from xsave.audit.verdict import Verdict, buffer
 
 __all__ = [
     "LINTS",
     "POLICIES",
+    "Admission",
     "Answer",
     "Conversion",
     "Door",
@@ -33,6 +36,7 @@ __all__ = [
     "Proof",
     "Trampoline",
     "Verdict",
+    "admit",
     "buffer",
     "frames",
     "lint_area",
@@ -44,4 +48,5 @@ __all__ = [
     "policy",
     "prove",
     "trampoline",
+    "worst",
 ]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from xsave.models import CpuModel
 
-__all__ = ["WAYS", "Door", "Objection", "State", "cut", "doors", "initial"]
+__all__ = ["WAYS", "Door", "Objection", "State", "cut", "doors", "initial", "least_xcr0"]
 
 WAYS = ("kvm", "criu", "xrstor", "ptrace")
 # The only components for which CRIU's images have fields (images/core-x86.proto), beside what it asks other calls for.
@@ -129,8 +129,9 @@ def _kvm(state: State, model: "CpuModel", xcr0: int, xss: int) -> "Iterator[Door
     found, _ = uabi.findings(state.data, model, uabi.KVM, offered, 0)
     objections = [_of_kernel(code, offset, text, state, model, offered) for code, offset, text, fatal in found if fatal]
     objections += cut(state, "KVM_GET_XSAVE2 gives it all: as many bytes as KVM_CAP_XSAVE2 says")
-    objections += [Objection(code, text, "converting fills up with zeros", 0, offset, silent=True)
-                   for code, offset, text, _ in found if code == "K-SIZE" and not objections]
+    if not objections and state.kept < uabi.kvm_bytes(model, offered):
+        text = f"{state.kept:,} bytes; the ioctl reads {uabi.kvm_bytes(model, offered):,} [Linux kvm/x86.c]"
+        objections.append(Objection("K-SIZE", text, "converting fills up with zeros", 0, state.kept, silent=True))
     yield Door("kvm", uabi.KVM, [*objections, *_shifted(state, model, offered)], "EINVAL")
 
 
@@ -151,6 +152,14 @@ def _xcr0(value: int, model: "CpuModel", offered: int) -> "list[Objection]":
     hint = "no conversion helps a guest that has it enabled: take a host that has it, or boot the guest with a CPUID " \
            "that leaves it out"  # fmt: skip
     return [Objection(code, text, _PERMISSION if tiles else hint, outside)]
+
+
+def least_xcr0(components: int) -> int:
+    """The least XCR0 that KVM takes and that has these user components."""
+    value = components
+    while (code := first_refusal(KVM, value, ~0)) is not None and code in _GROUPS and code != "R-APX":
+        value |= int(ComponentMask.parse(_GROUPS[code]))
+    return value
 
 
 def _xss(value: int, model: "CpuModel", offered: int) -> "list[Objection]":

@@ -5,7 +5,7 @@ with that. What no conversion changes (an XCR0 that the host does not offer, CRI
 use that the CPU lacks) stays an objection.
 """
 
-from xsave.audit.doors import WAYS, Door, State, cut, doors, initial
+from xsave.audit.doors import WAYS, Door, State, cut, doors, initial, least_xcr0
 from xsave.audit.frames import xcr0_value
 from xsave.audit.uabi import KVM_BYTES
 from xsave.audit.verdict import known_mask, mask_of
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from xsave.area import Area
     from xsave.models import CpuModel
 
-__all__ = ["Conversion", "Migration", "migrate"]
+__all__ = ["Conversion", "Migration", "least_xcr0", "migrate"]
 
 
 class Conversion:
@@ -100,11 +100,11 @@ def migrate(
 
     `xcr0`, `xss`: what the system there enables (default: all that the model has, and 0). `guest_xcr0`, `guest_xss`,
     `guest_xfd`: the registers of the guest or process that the area is of (default: the user components of the area's
-    layout, 0 and 0). `area` may be hostile (`Area(..., check=False)`). `by`: "kvm" (KVM_SET_XCRS, KVM_SET_MSRS,
-    KVM_SET_XSAVE), "criu", "xrstor" (XRSTOR; XRSTORS where the area has supervisor components), "ptrace"
-    (PTRACE_SETREGSET; `guest_xfd` are the components that the thread has not used yet). `lost="drop"`: the
-    conversion leaves out components in use that the target lacks. `kept`: bytes that there are, where the area's
-    layout was cut to them (default: the area's).
+    layout, 0 and 0; `least_xcr0` is a guess from what is in use). `area` may be hostile (`Area(..., check=False)`).
+    `by`: "kvm" (KVM_SET_XCRS, KVM_SET_MSRS, KVM_SET_XSAVE), "criu", "xrstor" (XRSTOR; XRSTORS where the area has
+    supervisor components), "ptrace" (PTRACE_SETREGSET; `guest_xfd` are the components that the thread has not used
+    yet). `lost="drop"`: the conversion leaves out components in use that the target lacks. `kept`: bytes that there
+    are, where the area's layout was cut to them (default: the area's).
 
     Raises: `ValueError` for masks that a model does not have, or an unknown way [SDM1 13.8, 13.12, Linux kvm/x86.c,
     fpu/xstate.c; CRIU arch/x86/cpu.c].

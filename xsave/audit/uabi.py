@@ -34,6 +34,11 @@ def enabled(model: "CpuModel", xcr0: "int | None") -> ComponentMask:
     return ComponentMask((int(model.xcr0_mask) if xcr0 is None else xcr0) & SUPPORTED)
 
 
+def kvm_bytes(model: "CpuModel", xcr0: int) -> int:
+    """How many bytes KVM_SET_XSAVE reads where the kernel works with `xcr0`."""
+    return max(KVM_BYTES, _size(model, xcr0) or 0)
+
+
 def findings(
     data: "bytes | memoryview", model: "CpuModel", entry: str, xcr0: int, xfd: int
 ) -> "tuple[list[Finding], str | None]":
@@ -55,7 +60,7 @@ def findings(
         elif len(data) > size:
             found.append(("P-SIZE", size, f"what lies beyond byte {size} is not taken [{_SECTION[entry]}]", False))
     if entry == KVM:
-        reads = max(KVM_BYTES, size or 0)
+        reads = kvm_bytes(model, xcr0)
         if len(data) < reads:
             text = f"{len(data)} bytes; the ioctl reads {reads}, so the rest must be readable [{_SECTION[entry]}]"
             found.append(("K-SIZE", len(data), text, False))

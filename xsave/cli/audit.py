@@ -1,7 +1,10 @@
-"""`xsave audit`: what a guest may write, what a save does to a buffer, by arithmetic, exhaustively and for real."""
+"""`xsave audit`: what a guest may write, what a save does to a buffer, by arithmetic, exhaustively and for real; and
+what is wrong with an image, and whether its state can be restored elsewhere.
+"""
 
 from xsave.cli.console import Output
 from xsave.cli.failures import DONE, NO, NO_INPUT, CommandError, usage
+from xsave.cli.findings import add_lints
 from xsave.cli.options import Parser, add_common, cpu, mask, number
 from xsave.errors import HostError, UnsupportedError
 
@@ -18,18 +21,20 @@ if TYPE_CHECKING:
 _EXAMPLES = """
 xsave audit --cpu SapphireRapids --xcr0 0x602e7 --size 4096
 xsave audit --prove --policy host-swap --fact swap=after --buffer 4096
-xsave audit --policy vmx-exit --cpu EPYC-Genoa --write XCR0=avx512
+xsave audit vcpu.kvm_xsave --migrate-to EPYC-Genoa -o converted.bin
 """
 
 
 def parser() -> Parser:
     """The verb's parser."""
-    made = Parser("audit", "A guest's XCR0 and a buffer. Exit 1: an overrun, a refusal.", _EXAMPLES)
+    made = Parser("audit", "A guest's XCR0, a buffer, an image. Exit 1: the answer is no.", _EXAMPLES)
     add = made.add_argument
+    add("inputs", nargs="*", metavar="INPUT", help="image: lints, --policy, --migrate-to")
     one = made.add_mutually_exclusive_group().add_argument
     one("--demo", action="store_true", help="the overrun, executed: on this CPU and emulated")
     one("--prove", action="store_true", help="every state under --policy, with --buffer bytes")
     one("--list", action="store_true", help="the policies and their facts, and the lints")
+    lints = add_lints(add)
     add("--policy", metavar="NAME", help="who decides what a guest may write")
     policy = [
         add("--fact", action="append", default=[], metavar="NAME=VALUE", help="of the policy"),
@@ -50,7 +55,16 @@ def parser() -> Parser:
         add("--in-use", metavar="MASK", help="XINUSE (default: the worst, everything)"),
         add("--size", metavar="N", help="bytes of the buffer: what does a save do to it?"),
     ]
-    made.brief = [("policy", policy), ("save", save)]
+    image = [
+        add("--host", metavar="CPU", help="INPUT: CPU of the VMM for --policy (default: this one)"),
+        add("--thread", action="append", metavar="TID", help="INPUT: threads of a core: tid, crashed, #N"),
+        add("--migrate-to", metavar="CPU", help="INPUT: can it be restored there? -o: the converted area"),
+        add("--to-xcr0", metavar="MASK", help="XCR0 of the system there (default: all that CPU has)"),
+        add("--to-xss", metavar="MASK", help="IA32_XSS of the system there (default: 0)"),
+        add("--by", metavar="WAY,WAY", help="kvm, criu, xrstor, ptrace (default: by the kind of INPUT)"),
+        add("--lost", choices=("raise", "drop"), help="components in use that CPU lacks (default: raise)"),
+    ]
+    made.brief = [("policy", policy), ("save", save), ("image", image), ("lints", lints)]
     add_common(made)
     return made
 
@@ -60,7 +74,12 @@ _TAKES = {
     "--demo": (),
     "--list": (),
     "--prove": ("cpu", "policy", "fact", "buffer", "save", "restore", "buffer_mask", "script", "instruction"),
-    "--policy": ("cpu", "policy", "fact", "write"),
+    "--policy": ("cpu", "policy", "fact", "write", "size", "instruction", "save"),
+    "--lint": ("cpu", "lint", "xcr0", "xss", "xfd", "instruction", "rfbm", "size", "fact", "fail_on"),
+    "INPUT": (
+        "inputs", "cpu", "host", "thread", "policy", "fact", "xcr0", "xss", "xfd", "save", "instruction", "size",
+        "migrate_to", "to_xcr0", "to_xss", "by", "lost", "fail_on",
+    ),
     "--size": ("cpu", "xcr0", "xss", "xfd", "instruction", "rfbm", "in_use", "size"),
 }
 _ALL = {name for names in _TAKES.values() for name in names}
@@ -68,11 +87,15 @@ _ALL = {name for names in _TAKES.values() for name in names}
 
 def _question(options: "argparse.Namespace") -> str:
     # Which it is. Raises: `CommandError` for an option that belongs to another.
-    asked = {"--demo": options.demo, "--list": options.list, "--prove": options.prove, "--policy": options.policy}
+    asked = {
+        "--demo": options.demo, "--list": options.list, "--prove": options.prove, "--lint": options.lint,
+        "INPUT": options.inputs or None, "--policy": options.policy,
+    }  # fmt: skip
     question = next((name for name, given in asked.items() if given not in (None, False)), "--size")
     for name in sorted(_ALL - {*_TAKES[question]}):
         if getattr(options, name) not in (None, []):
-            raise usage(f"audit: --{name.replace('_', '-')} is not for {question}", "xsave audit -h")
+            word = "INPUT" if name == "inputs" else f"--{name.replace('_', '-')}"
+            raise usage(f"audit: {word} is not for {question}", "xsave audit -h")
     return question
 
 
@@ -86,10 +109,19 @@ def run(options: "argparse.Namespace") -> int:
 
         return show_list(options)
     try:
-        model = cpu(options.cpu or "host")
+        model = cpu((options.host if question == "INPUT" else options.cpu) or "host")
     except (UnsupportedError, HostError) as error:
-        hint = "--cpu NAME chooses another CPU; xsave layout --list names them"
+        option = "--host" if question == "INPUT" else "--cpu"
+        hint = f"{option} NAME chooses another CPU; xsave layout --list names them"
         raise CommandError(str(error), NO_INPUT, hint=hint) from error
+    if question == "--lint":
+        from xsave.cli.findings import lint_it
+
+        return lint_it(options, model)
+    if question == "INPUT":
+        from xsave.cli.snapshots import audit_inputs
+
+        return audit_inputs(options, model)
     if question != "--size":
         from xsave.cli.guests import answer, prove_it
 
@@ -104,7 +136,7 @@ def run(options: "argparse.Namespace") -> int:
             for number_, verdict in enumerate(verdicts):
                 if number_:
                     out.line()
-                for line in _lines(out, model, verdict):
+                for line in verdict_lines(out, model, verdict):
                     out.line(line)
     return DONE if all(verdict.fits for verdict in verdicts) else NO
 
@@ -128,7 +160,8 @@ def _verdicts(options: "argparse.Namespace", model: "CpuModel") -> "list[Verdict
         raise usage(f"audit: {error}", "xsave audit -h") from None
 
 
-def _lines(out: Output, model: "CpuModel", verdict: "Verdict") -> "Iterator[str]":
+def verdict_lines(out: Output, model: "CpuModel", verdict: "Verdict") -> "Iterator[str]":
+    """A verdict on one buffer, in words."""
     from xsave.report.text import mask_text
 
     head = f"{verdict.instruction} on {model.name}: {verdict.required:,} bytes"
@@ -155,12 +188,13 @@ def _json(out: Output, options: "argparse.Namespace", model: "CpuModel", verdict
         "fits": all(verdict.fits for verdict in verdicts),
         "diagnostics": [],
     }
-    for piece in documents.stream(head, [("verdicts", [_record(verdict) for verdict in verdicts])]):
+    for piece in documents.stream(head, [("verdicts", [verdict_record(verdict) for verdict in verdicts])]):
         out.write(piece)
     out.line()
 
 
-def _record(verdict: "Verdict") -> "dict[str, Any]":
+def verdict_record(verdict: "Verdict") -> "dict[str, Any]":
+    """A verdict as JSON."""
     from xsave.report.json import mask_record
 
     return {

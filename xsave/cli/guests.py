@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-    from xsave.audit import Answer, Policy, Proof
+    from xsave.audit import Answer, Live, Policy, Proof, Verdict
     from xsave.models import CpuModel
 
 _MASKS = ("allowed_xcr0", "allowed_xss", "host_xcr0", "host_xss", "xfam", "xfrm")
-_WORDS = {None: "the processor, no exit", "vmm": "the VMM, after an exit", "module": "the TDX module"}
+WORDS = {None: "the processor, no exit", "vmm": "the VMM, after an exit", "module": "the TDX module"}
 _PROPERTIES = {
     "lost-guest": "the guest's state can be lost",
     "lost-host": "the VMM's state can be lost",
@@ -26,7 +26,8 @@ _PROPERTIES = {
 }
 
 
-def _policy(options: "argparse.Namespace", model: "CpuModel") -> "Policy":
+def chosen_policy(options: "argparse.Namespace", model: "CpuModel") -> "Policy":
+    """The policy that `--policy` and its `--fact`s name, on `model`. Raises: `CommandError`."""
     from xsave.audit import policy
 
     if options.policy is None:
@@ -50,10 +51,13 @@ def _policy(options: "argparse.Namespace", model: "CpuModel") -> "Policy":
 
 
 def answer(options: "argparse.Namespace", model: "CpuModel") -> int:
-    """What a policy answers to writes; exit 1 if it refuses one."""
-    chosen = _policy(options, model)
-    if not options.write:
-        raise usage("audit: --policy needs --write or --prove", "xsave audit --policy vmx-exit --write XCR0=0xe7")
+    """What a policy answers to writes, and the worst that its guests can do to a buffer; exit 1 for a refusal, an
+    overrun."""
+    chosen = chosen_policy(options, model)
+    if not options.write and options.size is None:
+        text = "audit: --policy needs --write, --size or --prove"
+        raise usage(text, "xsave audit --policy vmx-exit --write XCR0=0xe7")
+    found = _worst(options, chosen)
     answers: "list[tuple[str, int, Answer]]" = []
     for text in options.write:
         register, _, value = text.partition("=")
@@ -63,7 +67,7 @@ def answer(options: "argparse.Namespace", model: "CpuModel") -> int:
             raise usage(f"audit: --write {text}: {error}", "--write XCR0=0xe7") from None
     with Output.of(options) as out:
         if options.form == "json":
-            _answers_json(out, model, chosen, answers)
+            _answers_json(out, model, chosen, answers, found)
         else:
             from xsave.report.text import mask_text
 
@@ -72,35 +76,69 @@ def answer(options: "argparse.Namespace", model: "CpuModel") -> int:
                 colour = "green" if each.outcome == "allowed" else "red"
                 out.line(f"{register} {mask_text(value)}: {out.style(verdict, colour)}")
                 code = f" [{each.code}]" if each.code else ""
-                out.line(f"  by {_WORDS[each.exits_to]}: {each.rule}{code}")
+                out.line(f"  by {WORDS[each.exits_to]}: {each.rule}{code}")
                 out.line(f"  {each.source}")
-    return DONE if all(each.outcome == "allowed" for _, _, each in answers) else NO
+            if found is not None:
+                from xsave.cli.audit import verdict_lines
+
+                guest, worst = found
+                out.line(f"worst guest: XCR0 {mask_text(guest.xcr0)}, IA32_XSS {mask_text(guest.xss)}")
+                for line in verdict_lines(out, model, worst):
+                    out.line(line)
+    fits = found is None or found[1].fits
+    return DONE if fits and all(each.outcome == "allowed" for _, _, each in answers) else NO
+
+
+def _worst(options: "argparse.Namespace", chosen: "Policy") -> "tuple[Live, Verdict] | None":
+    from xsave.audit import worst
+
+    more = {name: getattr(options, name) for name in ("instruction", "save") if getattr(options, name) is not None}
+    if options.size is None:
+        if more:
+            raise usage(f"audit: --{next(iter(more))} needs --size", "--size N asks for the worst of its guests")
+        return None
+    try:
+        return worst(chosen, size=number(options.size), **more)
+    except (ValueError, UnsupportedError) as error:
+        raise usage(f"audit: {error}", "xsave audit -h") from None
 
 
 def _answers_json(
-    out: Output, model: "CpuModel", chosen: "Policy", answers: "list[tuple[str, int, Answer]]"
-) -> None:
+    out: Output, model: "CpuModel", chosen: "Policy", answers: "list[tuple[str, int, Answer]]",
+    found: "tuple[Live, Verdict] | None",
+) -> None:  # fmt: skip
     from xsave.report import json as documents
 
     head: "dict[str, Any]" = {"schema": "xsave.audit-policy/1", "cpu": model.name, "policy": chosen.name}
+    head["worst"] = None
+    if found is not None:
+        from xsave.cli.audit import verdict_record
+
+        guest, verdict = found
+        head["worst"] = {"xcr0": documents.mask_record(guest.xcr0), "xss": documents.mask_record(guest.xss),
+                         "size": verdict.size, **verdict_record(verdict)}  # fmt: skip
     head["diagnostics"] = []
-    records = [
-        {
-            "register": register, "value": documents.mask_record(value), "outcome": each.outcome,
-            "exits_to": each.exits_to, "code": each.code, "rule": each.rule, "source": each.source,
-        }
-        for register, value, each in answers
-    ]  # fmt: skip
+    records = [answer_record(register, value, each) for register, value, each in answers]
     for piece in documents.stream(head, [("answers", records)]):
         out.write(piece)
     out.line()
+
+
+def answer_record(register: str, value: int, each: "Answer") -> "dict[str, Any]":
+    """An answer to a write as JSON."""
+    from xsave.report.json import mask_record
+
+    return {
+        "register": register, "value": mask_record(value), "outcome": each.outcome, "exits_to": each.exits_to,
+        "code": each.code, "rule": each.rule, "source": each.source,
+    }  # fmt: skip
 
 
 def prove_it(options: "argparse.Namespace", model: "CpuModel") -> int:
     """Walks every state; exit 1 with a counterexample."""
     from xsave.audit import prove
 
-    chosen = _policy(options, model)
+    chosen = chosen_policy(options, model)
     if options.buffer is None:
         raise usage("audit: --prove needs --buffer, the size of the buffer", "--buffer 4096")
     size = number(options.buffer)

@@ -283,11 +283,13 @@ class Image:
 
 
 class SingleImage(Image):
-    """An image of one area without a thread: a raw area, a hex dump, a blob of an ioctl."""
+    """An image of one area without a thread: a raw area, a hex dump, a blob of an ioctl. `size`: its bytes, which may
+    be more than the area's."""
 
-    def __init__(self, source: "Source", kind: str, state: State) -> None:
+    def __init__(self, source: "Source", kind: str, state: State, size: int) -> None:
         super().__init__(source)
         self.kind = kind
+        self.size = size
         # Said once, by the image.
         self._only = State(state.area, state.evidence, ())
         for warning in state.warnings:

@@ -71,13 +71,14 @@ def open_raw(source: "Source", head: bytes, cpu: "CpuModel | None", kind: str = 
         return None
     warnings = (problem,) if problem is not None else ()
     if len(raw) < AREA_MIN:
-        return SingleImage(source, "FXSAVE image" if kind == "raw area" else kind, from_legacy(raw, "FXSAVE image"))
+        kind = "FXSAVE image" if kind == "raw area" else kind
+        return SingleImage(source, kind, from_legacy(raw, "FXSAVE image"), len(raw))
     facts = kvm_facts(raw)
     if facts is not None:
         kind = f"{facts.what} ({kind})" if kind != "raw area" else facts.what
     else:
         facts = _facts(raw)
-    return SingleImage(source, kind, assemble(raw, choose(facts, cpu), warnings=warnings))
+    return SingleImage(source, kind, assemble(raw, choose(facts, cpu), warnings=warnings), len(raw))
 
 
 def _facts(raw: bytes) -> Facts:

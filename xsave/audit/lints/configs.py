@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from xsave.area import Area
     from xsave.models import CpuModel
 
-__all__ = ["RESTORERS", "lint_config"]
+__all__ = ["RESTORERS", "lint_config", "lint_snapshot"]
 
 # Formats that whoever restores takes: standard, compacted (SDM1 13.8, 13.12; Linux regset.c, kvm/x86.c).
 RESTORERS = {
@@ -85,7 +85,7 @@ def lint_config(
         found.append(_xss_differs(supervisor, mask_of(restore_xss, "restore_xss"), where))
     for number, area in enumerate(areas):
         place = f"{where}, area {number}"
-        found += _snapshot(area, guest, supervisor, disabled, place)
+        found += lint_snapshot(area, guest, supervisor, disabled, place)
         found += lint_area(area, xcr0=guest, xss=supervisor, xfd=disabled, where=place)
     return found
 
@@ -169,11 +169,14 @@ def _xss_differs(save: int, restore: int, where: str) -> Finding:
     return Finding("L-XSS-DIFFERS", f"{text}: {end}", None, where)
 
 
-def _snapshot(area: "Area", xcr0: int, xss: "int | None", xfd: "int | None", where: str) -> "list[Finding]":
+def lint_snapshot(
+    area: "Area", xcr0: int, xss: "int | None", xfd: "int | None", where: str, tid: "int | None" = None
+) -> "list[Finding]":
+    """Of an area whose snapshot may lack IA32_XSS or IA32_XFD (None), though the area needs them [SDM1 13.12]."""
     absent = [name for name, value in (("IA32_XSS", xss), ("IA32_XFD", xfd)) if value is None]
     extra = ComponentMask(int(area.xcomp_bv) & ~_FORMAT_BIT & ~(xcr0 | (xss or 0)))
     if not absent or not int(area.xcomp_bv) & _FORMAT_BIT or not extra:
         return []
     text = f"the snapshot lacks {' and '.join(absent)}, and XCOMP_BV {area.xcomp_bv} has {extra} beyond XCR0"
     odd = _XCOMP + ((extra & -extra).bit_length() - 1) // 8
-    return [Finding("L-SNAPSHOT-XSS", f"{text} {ComponentMask(xcr0)}: XRSTORS takes #GP", odd, where)]
+    return [Finding("L-SNAPSHOT-XSS", f"{text} {ComponentMask(xcr0)}: XRSTORS takes #GP", odd, where, tid)]
