@@ -39,6 +39,12 @@ COMMANDS = (
     "diff FILE FILE",
     "diff FILE OTHER --json",
     "layout FILE",
+    "audit FILE",
+    "audit FILE --cpu SapphireRapids --json",
+    "audit FILE --xcr0 0xe7 --xss 0x1800 --xfd 0x40000 --fail-on note",
+    "audit FILE --migrate-to EPYC-Genoa",
+    "audit FILE --cpu SapphireRapids --migrate-to EPYC-Rome --lost drop --by kvm,criu,xrstor,ptrace --json",
+    "audit FILE --host SapphireRapids --policy no-exit-unaudited --json",
 )
 
 

@@ -1,11 +1,14 @@
 """`xsave audit INPUT`: lints of any image, what a policy makes of its guests, whether it can be restored elsewhere."""
 
-from xsave.cli.console import Output
+from itertools import chain
+
+from xsave.cli.console import Output, warn
 from xsave.cli.failures import DONE, NO, NO_INPUT, PARTIAL, CommandError, report, usage
-from xsave.cli.findings import counted, fails, finding_lines, finding_record
-from xsave.cli.guests import WORDS, chosen_policy
+from xsave.cli.findings import fails
+from xsave.cli.guests import chosen_policy
 from xsave.cli.inputs import Tally, expand, open_image, shown
-from xsave.cli.options import cpu, mask, number
+from xsave.cli.options import colored, cpu, mask, number
+from xsave.cli.snapshot_report import State, Subject, document, subject_lines
 from xsave.errors import FormatError, LayoutError, UnsupportedError
 
 TYPE_CHECKING = False
@@ -15,38 +18,10 @@ if TYPE_CHECKING:
     from typing import Any
 
     from xsave.area import Area
-    from xsave.audit import Admission, Door, Finding, Migration, Moved, Policy
+    from xsave.audit import Policy
     from xsave.models import CpuModel
 
 WAYS = ("kvm", "criu", "xrstor", "ptrace")
-_OUTCOMES = {"gp": "#GP into the guest", "allowed": "allowed", "killed": "killed"}
-
-
-class State:
-    """What was asked of one area of an input: `tid` (None: the input is the area), and the answers, or None."""
-
-    __slots__ = ("admission", "area", "assumed", "migration", "moved", "tid", "xcr0")
-
-    def __init__(self, tid: "int | None", area: "Area") -> None:
-        self.tid = tid
-        self.area = area
-        self.xcr0 = 0
-        self.assumed = False  # XCR0 follows from what is in use: the input does not have it
-        self.admission: "Admission | None" = None
-        self.migration: "Migration | None" = None
-        self.moved: "Moved | None" = None
-
-
-class Subject:
-    """One input: `label`, `kind`, what lints found, and its states."""
-
-    __slots__ = ("findings", "kind", "label", "states")
-
-    def __init__(self, label: str, kind: str, findings: "list[Finding]") -> None:
-        self.label = label
-        self.kind = kind
-        self.findings = findings
-        self.states: "list[State]" = []
 
 
 class Question:
@@ -83,54 +58,79 @@ class Question:
 
 
 def audit_inputs(options: "argparse.Namespace", host: "CpuModel") -> int:
-    """Runs the question on every input; returns the exit code."""
-    question, tally = Question(options, host), Tally()
-    found: "list[Subject]" = []
-    for item in expand(options.inputs):
-        try:
-            found.append(_subject(item.name, question))
-        except CommandError as failure:
-            if failure.code not in (NO_INPUT, PARTIAL):
-                raise
-            if item.found and failure.code == NO_INPUT:
-                tally.passed_over += 1
-                continue
-            tally.bad += 1
-            report(failure)
-            continue
-        tally.good += 1
-    if not tally.good:
-        if tally.passed_over:
-            raise CommandError(f"no usable input among {tally.passed_over} files", NO_INPUT)
-        return tally.code
-    written = _write_converted(options, question, found)
-    with Output(None if written else _path(options), color=_color(options), ascii_only=options.ascii) as out:
+    """Runs the question on every input, one after the other; returns the exit code."""
+    run = _Run(options, Question(options, host))
+    subjects = run.subjects()
+    first = next(subjects, None)
+    if first is None:
+        if run.tally.passed_over:
+            hint = "-v says what is wrong with each"
+            raise CommandError(f"no usable input among {run.tally.passed_over} files", NO_INPUT, hint=hint)
+        return run.tally.code
+    found: "Iterator[Subject]" = chain([first], subjects)
+    if run.converts:
+        kept = list(found)
+        _write_converted(options, kept)
+        found = iter(kept)
+    path = None if run.converts or options.output == "-" else options.output
+    with Output(path, color=colored(options.color), ascii_only=options.ascii) as out:
         if options.form == "json":
-            _json(out, found)
+            document(out, run.judged(found), run.diagnostics)
         else:
             long = False
-            for subject in found:
-                lines = list(_lines(out, subject, question))
+            for subject in run.judged(found):
+                lines = list(subject_lines(out, subject))
                 for line in ([""] if long else []) + lines:
                     out.line(line)
                 long = len(lines) > 1
-    passes = all(_passes(subject, options, written) for subject in found)
-    return tally.code or (DONE if passes else NO)
+    return run.tally.code or (DONE if run.passes else NO)
 
 
-def _path(options: "argparse.Namespace") -> "str | None":
-    path: "str | None" = options.output
-    return None if path == "-" else path
+class _Run:
+    """One command: how its inputs fared, and whether all that was asked of them was answered with yes."""
+
+    def __init__(self, options: "argparse.Namespace", question: Question) -> None:
+        self.options = options
+        self.question = question
+        self.tally = Tally()
+        self.passes = True
+        self.diagnostics: "list[tuple[str, str]]" = []  # message, source
+        # With --migrate-to, -o is the converted area.
+        self.converts = question.target is not None and options.output is not None and options.form != "json"
+
+    def subjects(self) -> "Iterator[Subject]":
+        """The inputs with their answers. One that fails is reported at once and counted; the rest goes on."""
+        for item in expand(self.options.inputs):
+            try:
+                subject = _subject(item.name, self.question)
+            except CommandError as failure:
+                if failure.code not in (NO_INPUT, PARTIAL):
+                    raise
+                if item.found and failure.code == NO_INPUT:
+                    self.tally.passed_over += 1
+                    if self.options.verbose:
+                        report(failure)
+                    continue
+                self.tally.bad += 1
+                report(failure)
+                continue
+            self.tally.good += 1
+            self.tally.partial |= subject.partial
+            for message in subject.warnings:
+                self.diagnostics.append((message, subject.label))
+                if subject.partial or self.options.verbose:  # else the lints have said it
+                    warn(self.options, message, subject.label)
+            yield subject
+
+    def judged(self, subjects: "Iterator[Subject]") -> "Iterator[Subject]":
+        """The same, each counted for the exit code."""
+        for subject in subjects:
+            self.passes &= _passes(subject, self.options.fail_on, self.converts)
+            yield subject
 
 
-def _color(options: "argparse.Namespace") -> bool:
-    from xsave.cli.options import colored
-
-    return colored(options.color)
-
-
-def _passes(subject: Subject, options: "argparse.Namespace", written: bool) -> bool:
-    if fails(subject.findings, options.fail_on):
+def _passes(subject: Subject, level: "str | None", written: bool) -> bool:
+    if fails(subject.findings, level):
         return False
     for state in subject.states:
         if state.admission is not None and not state.admission.passes:
@@ -163,7 +163,7 @@ def _subject(name: str, question: Question) -> Subject:
         raise CommandError(f"no thread {', '.join(question.threads)}", NO, source=shown(name))
     tids = {thread.tid for thread in threads}
     found = [each for each in lint_image(image, **question.masks) if not question.threads or each.tid in tids]
-    subject = Subject(shown(name), image.kind, found)
+    subject = Subject(shown(name), image.kind, found, list(image.warnings), image.partial)
     process = image.kind == "ELF core" and image.os == "Linux"
     for thread in threads:
         try:
@@ -225,10 +225,8 @@ def _ask(state: State, question: Question, size: "int | None", process: bool) ->
             state.moved = None  # an XCR0 that no process had, or a CPU without the instruction: #UD, said by the doors
 
 
-def _write_converted(options: "argparse.Namespace", question: Question, found: "list[Subject]") -> bool:
-    # With --migrate-to, -o is the converted area; of one state, and only if there is one.
-    if question.target is None or options.output is None or options.form == "json":
-        return False
+def _write_converted(options: "argparse.Namespace", found: "list[Subject]") -> None:
+    # One state's, and only if there is an area that the target takes.
     states = [state for subject in found for state in subject.states]
     if len(states) != 1:
         raise usage(f"audit: -o writes one area, {len(states)} were asked for", "--thread TID chooses one")
@@ -236,214 +234,7 @@ def _write_converted(options: "argparse.Namespace", question: Question, found: "
     if conversion.data is None:
         hint = "--lost drop leaves out what the CPU lacks" if conversion.lost else ""
         raise CommandError(f"no area to write: {conversion.why}", NO, source=found[0].label, hint=hint)
-    with Output(_path(options)) as file:
+    if options.output == "-":
+        raise usage("audit: -o - would mix the area and the report", "-o FILE, or xsave convert")
+    with Output(options.output) as file:
         file.write_bytes(conversion.data)
-    return str(options.output) != "-"
-
-
-# --- in words
-
-
-def _lines(out: Output, subject: Subject, question: Question) -> "Iterator[str]":
-    from xsave.report.text import mask_text, printable
-
-    yield f"{out.style(printable(subject.label), 'bold')}: {subject.kind}: {counted(subject.findings)}"
-    yield from finding_lines(out, subject.findings)
-    if question.policy is not None:
-        yield f"  policy {question.policy.name} on {question.policy.model.name}"
-        yield from _grouped(subject, lambda state: list(_admission(out, state.admission)))
-    if question.target is not None:
-        xcr0 = question.facts.get("xcr0", question.target.xcr0_mask)
-        yield f"  to {question.target.name}, XCR0 {mask_text(xcr0)}"
-        yield from _grouped(subject, lambda state: list(_migration(out, state)))
-
-
-def _grouped(subject: Subject, lines_of: "Any") -> "Iterator[str]":
-    # States with the same answer share it.
-    from xsave.report.text import mask_text, wrapped
-
-    groups: "dict[tuple[str, ...], list[State]]" = {}
-    for state in subject.states:
-        groups.setdefault(tuple(lines_of(state)), []).append(state)
-    for lines, states in groups.items():
-        tids = [str(state.tid) for state in states if state.tid is not None]
-        if tids:
-            more = f" and {len(tids) - 5:,} more" if len(tids) > 5 else ""
-            yield f"  thread{'s' if len(tids) > 1 else ''} {', '.join(tids[:5])}{more}"
-        if states[0].assumed:
-            text = f"guest XCR0 {mask_text(states[0].xcr0)}: from what is in use, --xcr0 says otherwise"
-            yield from wrapped("    ", text, 80)
-        yield from lines
-
-
-def _admission(out: Output, made: "Admission | None") -> "Iterator[str]":
-    from xsave.report.text import mask_text, wrapped
-
-    if made is None:
-        return
-    for register, value, each in made.answers:
-        colour = "green" if each.outcome == "allowed" else "red"
-        yield f"    {register} {mask_text(value)}: {out.style(_OUTCOMES[each.outcome], colour)}"
-        code = f" [{each.code}]" if each.code else ""
-        yield from wrapped("      ", f"by {WORDS[each.exits_to]}: {each.rule}{code}", out.width)
-    if made.looked is not None and made.looked.outcome != "allowed":
-        yield f"    before the save: {out.style(_OUTCOMES[made.looked.outcome], 'red')}: {made.looked.rule}"
-    if made.worst is not None and made.verdict is not None:
-        now, worst = made.verdict, made.worst
-        answer = "fits" if worst.fits else f"{worst.bytes_over:,} bytes past the end of {worst.size:,} can be written"
-        text = f"{worst.instruction} into {worst.size:,} bytes: {answer}"
-        yield f"    {out.style(text, 'green' if worst.fits else 'red')}"
-        if not worst.fits:
-            yield f"      with what is in use now: {'it fits' if now.fits else f'{now.bytes_over:,} bytes'}"
-
-
-def _migration(out: Output, state: State) -> "Iterator[str]":
-    from xsave.report.text import wrapped
-
-    made = state.migration
-    if made is None:
-        return
-    for door in made.doors:
-        yield f"    {door.name}: {_answer(out, door)}"
-        for each in door.objections:
-            at = "" if each.offset is None else f"byte {each.offset}: "
-            yield from wrapped("      ", f"{at}{each.message} [{each.code}]", out.width)
-            yield from wrapped("        -> ", each.hint, out.width)
-    conversion = made.conversion
-    if not made.passes:
-        if conversion.data is None:
-            yield from wrapped("    no conversion: ", conversion.why, out.width)
-        else:
-            kind = "compacted" if conversion.layout.format else "standard"
-            yield f"    converted ({kind}, {len(conversion.data):,} bytes): " + _after(out, conversion.doors)
-        for what, part in (("lost", conversion.lost), ("initial, bit cleared", conversion.cleared)):
-            if part:
-                yield f"      {what}: {part}"
-        for text in conversion.changes:
-            yield f"      {text}"
-    if state.moved is not None:
-        yield from wrapped("    ", _linker(state.moved, bool(state.area.layout.model.cpuid)), out.width)
-
-
-def _answer(out: Output, door: "Door") -> str:
-    if door.passes:
-        return out.style("takes it whole", "green")
-    if door.error:
-        return out.style(door.error if door.error != "error" else "refuses", "red")
-    return out.style("no error, but not whole", "yellow")
-
-
-def _after(out: Output, doors: "list[Door]") -> str:
-    left = [door.name for door in doors if not door.passes]
-    if not left:
-        return out.style("passes", "green")
-    return out.style(f"still stopped by {', '.join(left)}", "red")
-
-
-def _linker(found: "Moved", known: bool) -> str:
-    start = found.start
-    text = f"the dynamic linker's buffer ({start.instruction}, {start.reserved:,} bytes reserved at start): "
-    if found.fits:
-        text += f"holds the {found.required:,} bytes written there"
-    else:
-        text += f"{found.required:,} bytes written there, {found.over:,} of them over the caller's stack"
-    return text if known else text + " (--cpu says whether the CPU had XSAVEC)"
-
-
-# --- as JSON
-
-
-def _json(out: Output, found: "list[Subject]") -> None:
-    from xsave.report import json as documents
-
-    head: "dict[str, Any]" = {"schema": "xsave.audit-image/1", "diagnostics": []}
-    for piece in documents.stream(head, [("inputs", map(_record, found))]):
-        out.write(piece)
-    out.line()
-
-
-def _record(subject: Subject) -> "dict[str, Any]":
-    return {
-        "source": subject.label,
-        "kind": subject.kind,
-        "findings": [finding_record(each) for each in subject.findings],
-        "states": [_state_record(state) for state in subject.states],
-    }
-
-
-def _state_record(state: State) -> "dict[str, Any]":
-    from xsave.report.json import mask_record
-
-    area = state.area
-    return {
-        "tid": state.tid,
-        "format": "compacted" if area.layout.format else "standard",
-        "size": area.layout.size,
-        "xstate_bv": mask_record(int(area.xstate_bv)),
-        "xcr0": mask_record(state.xcr0),
-        "xcr0_assumed": state.assumed,
-        "policy": None if state.admission is None else _admission_record(state.admission),
-        "migration": None if state.migration is None else _migration_record(state),
-    }
-
-
-def _admission_record(made: "Admission") -> "dict[str, Any]":
-    from xsave.cli.guests import answer_record
-    from xsave.report.json import mask_record
-
-    def verdict(each: "Any") -> "dict[str, Any] | None":
-        if each is None:
-            return None
-        return {"instruction": each.instruction, "rfbm": mask_record(each.mask), "size": each.size,
-                "required": each.required, "over": each.over, "fits": each.fits}  # fmt: skip
-
-    return {
-        "name": made.policy.name,
-        "host": made.policy.model.name,
-        "passes": made.passes,
-        "answers": [answer_record(register, value, each) for register, value, each in made.answers],
-        "audit": None if made.looked is None else {"outcome": made.looked.outcome, "code": made.looked.code},
-        "now": verdict(made.verdict),
-        "worst": verdict(made.worst),
-    }
-
-
-def _migration_record(state: State) -> "dict[str, Any]":
-    from xsave.report.json import mask_record
-
-    made: "Migration" = state.migration  # type: ignore[assignment]
-    conversion, linker = made.conversion, state.moved
-    return {
-        "cpu": made.model.name,
-        "xcr0": mask_record(made.xcr0),
-        "xss": mask_record(made.xss),
-        "passes": made.passes,
-        "doors": [_door_record(door) for door in made.doors],
-        "conversion": {
-            "format": "compacted" if conversion.layout.format else "standard",
-            "size": None if conversion.data is None else len(conversion.data),
-            "passes": conversion.passes,
-            "lost": mask_record(conversion.lost),
-            "cleared": mask_record(conversion.cleared),
-            "changes": conversion.changes,
-            "why": conversion.why,
-            "doors": [_door_record(door) for door in conversion.doors],
-        },
-        "linker": None if linker is None else {
-            "instruction": linker.start.instruction, "reserved": linker.start.reserved, "required": linker.required,
-            "over": linker.over, "fits": linker.fits,
-        },
-    }  # fmt: skip
-
-
-def _door_record(door: "Door") -> "dict[str, Any]":
-    from xsave.report.json import mask_record
-
-    return {
-        "way": door.way, "name": door.name, "passes": door.passes, "error": door.error or None,
-        "objections": [
-            {"code": each.code, "message": each.message, "hint": each.hint, "mask": mask_record(each.mask),
-             "offset": each.offset, "silent": each.silent}
-            for each in door.objections
-        ],
-    }  # fmt: skip
