@@ -108,20 +108,15 @@ def run(options: "argparse.Namespace") -> int:
         from xsave.cli.guests import show_list
 
         return show_list(options)
-    try:
-        model = cpu((options.host if question == "INPUT" else options.cpu) or "host")
-    except (UnsupportedError, HostError) as error:
-        option = "--host" if question == "INPUT" else "--cpu"
-        hint = f"{option} NAME chooses another CPU; xsave layout --list names them"
-        raise CommandError(str(error), NO_INPUT, hint=hint) from error
+    if question == "INPUT":
+        from xsave.cli.snapshots import audit_inputs
+
+        return audit_inputs(options)
+    model = chosen_cpu(options.cpu, "--cpu")
     if question == "--lint":
         from xsave.cli.findings import lint_it
 
         return lint_it(options, model)
-    if question == "INPUT":
-        from xsave.cli.snapshots import audit_inputs
-
-        return audit_inputs(options, model)
     if question != "--size":
         from xsave.cli.guests import answer, prove_it
 
@@ -139,6 +134,15 @@ def run(options: "argparse.Namespace") -> int:
                 for line in verdict_lines(out, model, verdict):
                     out.line(line)
     return DONE if all(verdict.fits for verdict in verdicts) else NO
+
+
+def chosen_cpu(text: "str | None", option: str) -> "CpuModel":
+    """The CPU that `option` names, or this one. Raises: `CommandError`, with a hint where this one cannot be asked."""
+    try:
+        return cpu(text or "host")
+    except (UnsupportedError, HostError) as error:
+        hint = f"{option} NAME chooses another CPU; xsave layout --list names them"
+        raise CommandError(str(error), NO_INPUT, hint=hint) from error
 
 
 def _verdicts(options: "argparse.Namespace", model: "CpuModel") -> "list[Verdict]":

@@ -9,7 +9,7 @@ from xsave.cli.guests import chosen_policy
 from xsave.cli.inputs import Tally, expand, open_image, shown
 from xsave.cli.options import colored, cpu, mask, number
 from xsave.cli.snapshot_report import State, Subject, document, subject_lines
-from xsave.errors import FormatError, LayoutError, UnsupportedError
+from xsave.errors import FormatError, HostError, LayoutError, UnsupportedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,12 +29,18 @@ class Question:
 
     __slots__ = ("by", "cpu", "facts", "lost", "masks", "policy", "save", "target", "threads")
 
-    def __init__(self, options: "argparse.Namespace", host: "CpuModel") -> None:
+    def __init__(self, options: "argparse.Namespace") -> None:
         self.cpu = cpu(options.cpu) if options.cpu else None
         self.threads = options.thread
         names = ("xcr0", "xss", "xfd")
         self.masks = {name: int(mask(getattr(options, name))) for name in names if getattr(options, name) is not None}
-        self.policy: "Policy | None" = chosen_policy(options, host) if options.policy else None
+        self.policy: "Policy | None" = None
+        if options.policy:
+            from xsave.cli.audit import chosen_cpu
+
+            self.policy = chosen_policy(options, chosen_cpu(options.host, "--host"))
+        elif options.host:
+            raise usage("audit: --host needs --policy", "xsave audit --list names the policies")
         self.save: "dict[str, Any]" = {}
         for name in ("save", "instruction"):
             if getattr(options, name) is not None:
@@ -57,9 +63,9 @@ class Question:
                 raise usage(f"audit: --by {way}: one of {', '.join(WAYS)}")
 
 
-def audit_inputs(options: "argparse.Namespace", host: "CpuModel") -> int:
+def audit_inputs(options: "argparse.Namespace") -> int:
     """Runs the question on every input, one after the other; returns the exit code."""
-    run = _Run(options, Question(options, host))
+    run = _Run(options, Question(options))
     subjects = run.subjects()
     first = next(subjects, None)
     if first is None:
@@ -192,7 +198,7 @@ def _hostile(name: str, model: "CpuModel | None", failure: CommandError) -> "tup
         data = bytes(found[0].data)
         chosen = model or found[0].model or CpuModel.host()
         return Area(data, Layout.of(data, chosen), check=False), len(data)
-    except (CommandError, FormatError, LayoutError, ValueError):
+    except (CommandError, FormatError, HostError, LayoutError, UnsupportedError, ValueError):
         raise failure from None
 
 
