@@ -114,3 +114,21 @@ def test_bad_facts() -> None:
         audit.admit(policy, guest, 7, instruction="XRSTOR")
     with pytest.raises(UnsupportedError, match="has no XSAVES"):
         audit.admit(audit.policy("vmx-exit", model("Bulldozer")), guest, 7, instruction="XSAVES")
+
+
+def test_what_the_host_does_not_have_is_refused() -> None:
+    made = audit.admit(audit.policy("host-swap", model("SandyBridge")), audit.Live(0x602E7, 0, 0), 7)
+    assert not made.passes and made.verdict is None
+
+
+def test_the_look_before_the_save_knows_the_buffer() -> None:
+    policy = audit.policy("no-exit-audited", model("SapphireRapids"), audit="size")
+    guest = audit.Live(0x602E7, 0, 0)
+    assert audit.admit(policy, guest, 7, instruction="XSAVE", size=11008).passes
+    small = audit.admit(policy, guest, 7, instruction="XSAVE", size=4096)
+    assert small.looked is not None and small.looked.outcome != "allowed" and not small.passes
+
+
+def test_the_worst_of_an_instruction_that_is_not_there() -> None:
+    with pytest.raises(UnsupportedError, match="has no XSAVES"):
+        audit.worst(audit.policy("no-exit-unaudited", model("Bulldozer")), size=4096, instruction="XSAVES")

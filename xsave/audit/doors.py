@@ -9,9 +9,10 @@ from xsave.area import header_findings
 from xsave.audit import uabi
 from xsave.audit.policies.rules import KVM, KVM_SOURCE, KVM_XSS, WORDS, first_refusal
 from xsave.audit.verdict import can_disable
+from xsave.codec import encode
 from xsave.components import COMPONENTS, Component, ComponentMask
 from xsave.errors import LayoutError
-from xsave.layout import COMPACTED, HEADER, STANDARD, Layout
+from xsave.layout import COMPACTED, HEADER, MXCSR, STANDARD, Layout
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -125,13 +126,19 @@ def _kvm(state: State, model: "CpuModel", xcr0: int, xss: int) -> "Iterator[Door
     offered = int(uabi.enabled(model, xcr0))
     yield Door("kvm", "KVM_SET_XCRS", _xcr0(state.xcr0, model, offered), "EINVAL")
     if state.xss:
-        yield Door("kvm", "KVM_SET_MSRS IA32_XSS", _xss(state.xss, model, xss & KVM_XSS), "refused")
+        pair = xss & KVM_XSS
+        yield Door("kvm", "KVM_SET_MSRS IA32_XSS", _xss(state.xss, model, pair if pair == KVM_XSS else 0), "refused")
+    if state.xfd:
+        yield Door("kvm", "KVM_SET_MSRS IA32_XFD", _xfd(state.xfd, model, can_disable(model) & offered), "refused")
     found, _ = uabi.findings(state.data, model, uabi.KVM, offered, 0)
     objections = [_of_kernel(code, offset, text, state, model, offered) for code, offset, text, fatal in found if fatal]
-    objections += cut(state, "KVM_GET_XSAVE2 gives it all: as many bytes as KVM_CAP_XSAVE2 says")
-    if not objections and state.kept < uabi.kvm_bytes(model, offered):
-        text = f"{state.kept:,} bytes; the ioctl reads {uabi.kvm_bytes(model, offered):,} [Linux kvm/x86.c]"
-        objections.append(Objection("K-SIZE", text, "converting fills up with zeros", 0, state.kept, silent=True))
+    objections += cut(state, state.xstate_bv, "KVM_GET_XSAVE2 gives it all: as many bytes as KVM_CAP_XSAVE2 says")
+    disabled = state.xstate_bv & state.xfd & offered
+    if disabled:
+        text = f"XSTATE_BV has {ComponentMask(disabled)}, which IA32_XFD disables: the host's XRSTOR of it takes " \
+               "#NM, or its state is dropped [Linux kvm/x86.c]"  # fmt: skip
+        hint = "clear these bits of XSTATE_BV, or save the guest with IA32_XFD 0"
+        objections.append(Objection("K-XFD", text, hint, disabled, _first(_XSTATE, disabled), silent=True))
     yield Door("kvm", uabi.KVM, [*objections, *_shifted(state, model, offered)], "EINVAL")
 
 
@@ -171,6 +178,14 @@ def _xss(value: int, model: "CpuModel", offered: int) -> "list[Objection]":
     return [Objection("MSR-MASK", text, hint, outside)]
 
 
+def _xfd(value: int, model: "CpuModel", offered: int) -> "list[Objection]":
+    outside = value & ~offered
+    if not outside:
+        return []
+    text = f"IA32_XFD {ComponentMask(value)} has {ComponentMask(outside)}, which {model.name} cannot disable for it"
+    return [Objection("MSR-MASK", text, "take a host that offers the component to guests, or write 0", outside)]
+
+
 def _of_kernel(
     code: str, offset: int, text: str, state: State, model: "CpuModel", offered: int
 ) -> Objection:
@@ -179,7 +194,7 @@ def _of_kernel(
         mask = state.xstate_bv & ~offered
         hint = _leave_out(state, mask)
     elif code == "U-XFD":
-        mask = state.xstate_bv & state.xfd
+        mask = state.xstate_bv & state.xfd & can_disable(model) & offered
         hint = "the thread must use it once before (TILEZERO), with the permission of ARCH_REQ_XCOMP_PERM"
     elif code == "U-XCOMP":
         hint = "convert it to the standard format"
@@ -216,11 +231,15 @@ def _ptrace(state: State, model: "CpuModel", xcr0: int) -> Door:
 def _criu(state: State, model: "CpuModel", xcr0: int) -> Door:
     # What `criu restore` compares by default (--cpu-cap=fpu), and what its images have no field for.
     found: "list[Objection]" = []
-    theirs, ours = state.xcr0 & _CRIU_KEEPS, xcr0 & _CRIU_KEEPS
-    outside = theirs & ~ours
+    if state.origin.cpuid and "xsaves" in state.origin.instructions and "xsaves" not in model.instructions:
+        text = f"FPU feature required by image is not supported on host: {state.origin.name} has XSAVES and " \
+               f"{model.name} has not [{_CRIU}]"  # fmt: skip
+        hint = "restore where CPUID has it; --cpu-cap=none skips the check: user code cannot execute XSAVES"
+        found.append(Objection("C-FEATURES", text, hint))
+    outside = int(state.origin.xcr0_mask) & ~int(model.xcr0_mask) & _CRIU_KEEPS
     if outside:
-        text = f"CPU xfeatures has unsupported bits ({outside:#x}): {ComponentMask(outside)}, which the process was " \
-               f"started with and {model.name} does not enable [{_CRIU}]"  # fmt: skip
+        text = f"CPU xfeatures has unsupported bits ({outside:#x}): {ComponentMask(outside)}, which CPUID(0DH,0) of " \
+               f"{state.origin.name or 'its CPU'} has and that of {model.name} has not [{_CRIU}]"  # fmt: skip
         hint = "restore where they are; --cpu-cap=none skips the check, and the process may take #UD"
         found.append(Objection("C-XFEATURES", text, hint, outside))
     for code, what, before, after in (
@@ -280,7 +299,7 @@ def _xrstor(state: State, model: "CpuModel", xcr0: int, xss: int) -> Door:
         found.append(Objection("NM-XFD", text, "clear IA32_XFD first", disabled, _first(_XSTATE, disabled)))
         error = "#NM"
     if not found:
-        found += cut(state, "the rest of the area is needed, or other memory is loaded")
+        found += cut(state, state.xstate_bv, "the rest of the area is needed, or other memory is loaded")
         found += _shifted(state, model, allowed)
     return Door("xrstor", name, found, error)
 
@@ -307,22 +326,20 @@ def _leave_out(state: State, mask: int) -> str:
 
 
 def initial(state: State, mask: int) -> int:
-    """The components of `mask` whose bytes are there and are those of the initial configuration."""
-    found = 0
-    for component in ComponentMask(mask & int(state.layout.mask)):
-        offset, size = state.layout.offsets.get(component, (0, 0))
-        row = COMPONENTS[component]
-        wanted = bytearray(size)
-        for at, data in row.init:
-            wanted[at : at + len(data)] = data
-        if size and bytes(state.data[offset : offset + size]) == wanted:
+    """The components of `mask` whose bytes are there and are those of the initial configuration (MXCSR is none of
+    SSE's, SDM1 13.6)."""
+    layout, found = state.layout, 0
+    blank = encode({}, layout)
+    for component in ComponentMask(mask & int(layout.mask)):
+        extents = [(at, at + size) for at, size in layout.extents(component) if at != MXCSR[0]]
+        if all(state.data[at:end] == blank[at:end] for at, end in extents):
             found |= component.mask
     return found
 
 
-def cut(state: State, hint: str = "") -> "Iterator[Objection]":
-    """The objection, if there is one, that components in use need bytes that are not there."""
-    layout, used = state.layout, state.xstate_bv
+def cut(state: State, used: int, hint: str = "") -> "Iterator[Objection]":
+    """The objection, if there is one, that components of `used` need bytes that are not there."""
+    layout = state.layout
     try:
         whole = layout if layout.format == COMPACTED else Layout(layout.model, used & int(layout.model.xcr0_mask) | 3,
                                                                 STANDARD)  # fmt: skip

@@ -5,10 +5,10 @@ with that. What no conversion changes (an XCR0 that the host does not offer, CRI
 use that the CPU lacks) stays an objection.
 """
 
+from xsave.audit import uabi
 from xsave.audit.doors import WAYS, Door, State, cut, doors, initial, least_xcr0
 from xsave.audit.frames import xcr0_value
-from xsave.audit.uabi import KVM_BYTES
-from xsave.audit.verdict import known_mask, mask_of
+from xsave.audit.verdict import can_disable, known_mask, mask_of
 from xsave.codec import transcode
 from xsave.components import ComponentMask
 from xsave.errors import XSaveError
@@ -109,7 +109,7 @@ def migrate(
     Raises: `ValueError` for masks that a model does not have, or an unknown way [SDM1 13.8, 13.12, Linux kvm/x86.c,
     fpu/xstate.c; CRIU arch/x86/cpu.c].
     """
-    for way in by:
+    for way in by or [""]:
         if way not in WAYS:
             raise ValueError(f"by {way!r} is none of {', '.join(WAYS)}")
     if lost not in ("raise", "drop"):
@@ -135,24 +135,26 @@ def migrate(
 def _conversion(
     state: State, model: "CpuModel", xcr0: int, xss: int, by: "Sequence[str]", lost: str
 ) -> Conversion:
-    source = state.layout
+    source, used = state.layout, state.xstate_bv
     keeps = source.format == COMPACTED and tuple(by) == ("xrstor",) and "xsavec" in model.instructions
     form = COMPACTED if keeps else STANDARD
-    enabled = xcr0 | (xss if form == COMPACTED else 0)
-    # Who takes the standard format takes all of what its system enables; a compacted area keeps its components.
-    made = Conversion(Layout(model, enabled & int(source.mask) | 3 if form == COMPACTED else enabled | 3, form))
-    used = state.xstate_bv
-    beyond = used & ~int(made.layout.mask)
-    made.cleared = ComponentMask(initial(state, beyond))
-    made.lost = ComponentMask(beyond & ~made.cleared)
+    enabled = xcr0 | (xss if keeps else 0)
+    if {"kvm", "ptrace"} & {*by}:
+        enabled = int(enabled & uabi.SUPPORTED)
+    # The standard area is as wide as its reader's; a guest's has room for tiles only if it has them.
+    wide = enabled if "ptrace" in by else enabled & ~(can_disable(model) & ~(state.xcr0 | used))
+    made = Conversion(Layout(model, enabled & int(source.mask) | 3 if keeps else wide | 3, form))
+    kept = used & enabled & int(source.mask) & int(made.layout.mask)
+    made.cleared = ComponentMask(initial(state, used & ~kept))
+    made.lost = ComponentMask(used & ~kept & ~made.cleared)
     if made.lost and lost == "raise":
-        made.why = f"{made.lost} in use, and not enabled on {model.name}"
+        made.why = _why(state, model, made, xcr0, xss)
         return made
-    for each in cut(state):
+    for each in cut(state, kept):
         made.why = each.message
         return made
     data = bytearray(state.data)
-    data[HEADER[0] : HEADER[0] + 8] = (used & int(made.layout.mask) & int(source.mask)).to_bytes(8, "little")
+    data[HEADER[0] : HEADER[0] + 8] = kept.to_bytes(8, "little")
     xcomp = int(source.mask) | 1 << 63 if source.format == COMPACTED else 0
     data[HEADER[0] + 8 : HEADER[0] + 16] = xcomp.to_bytes(8, "little")
     if any(data[HEADER[0] + 16 : HEADER[1]]):
@@ -164,8 +166,28 @@ def _conversion(
     except XSaveError as error:
         made.why = str(error)
         return made
-    made.data = bytes(image).ljust(KVM_BYTES, b"\0") if "kvm" in by and form == STANDARD else bytes(image)
+    made.data = bytes(image).ljust(uabi.KVM_BYTES, b"\0") if "kvm" in by and form == STANDARD else bytes(image)
     return made
+
+
+def _why(state: State, model: "CpuModel", made: Conversion, xcr0: int, xss: int) -> str:
+    # For each component that is lost, what it is lost to.
+    gone = int(made.lost)
+    absent = gone & ~int(state.layout.mask)
+    supervisor = gone & ~absent & int(state.layout.model.xss_mask)
+    beyond = gone & ~absent & ~(xcr0 | xss)
+    unable = gone & ~absent & ~beyond & ~supervisor
+    reasons = [
+        f"{ComponentMask(mask)} in use, and {text}"
+        for mask, text in (
+            (absent, "the area has no place for it"),
+            (supervisor & ~beyond, "no standard area holds supervisor state (a VMM carries it in MSRs)"),
+            (beyond, f"not enabled on {model.name}"),
+            (unable, "the kernel does not take it"),
+        )
+        if mask
+    ]
+    return "; ".join(reasons)
 
 
 def _mxcsr(data: bytearray, model: "CpuModel", made: Conversion) -> None:

@@ -103,6 +103,7 @@ def worst(
     Raises: as `admit`.
     """
     name = _instruction(policy, instruction)
+    instruction_format(policy.model, name)
     rfbm, _ = _rfbm(policy, name, save)
     check_size(size)
     table = policy.table()

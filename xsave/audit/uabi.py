@@ -35,7 +35,7 @@ def enabled(model: "CpuModel", xcr0: "int | None") -> ComponentMask:
 
 
 def kvm_bytes(model: "CpuModel", xcr0: int) -> int:
-    """How many bytes KVM_SET_XSAVE reads where the kernel works with `xcr0`."""
+    """How many bytes KVM_SET_XSAVE reads of a guest that is offered `xcr0`: more than 4,096 only with tiles."""
     return max(KVM_BYTES, _size(model, xcr0) or 0)
 
 

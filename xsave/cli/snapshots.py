@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from xsave.audit import Policy
     from xsave.models import CpuModel
 
-WAYS = ("kvm", "criu", "xrstor", "ptrace")
-
-
 class Question:
     """What the command asks, its words checked before any input is opened."""
 
@@ -58,6 +55,8 @@ class Question:
             if getattr(options, name) is not None and self.target is None:
                 text = f"audit: --{name.replace('_', '-')} needs --migrate-to"
                 raise usage(text, "xsave audit INPUT --migrate-to CPU")
+        from xsave.audit.doors import WAYS
+
         for way in self.by:
             if way not in WAYS:
                 raise usage(f"audit: --by {way}: one of {', '.join(WAYS)}")
@@ -101,8 +100,8 @@ class _Run:
         self.tally = Tally()
         self.passes = True
         self.diagnostics: "list[tuple[str, str]]" = []  # message, source
-        # With --migrate-to, -o is the converted area.
-        self.converts = question.target is not None and options.output is not None and options.form != "json"
+        # With --migrate-to, -o is the converted area, and the report goes to standard output.
+        self.converts = question.target is not None and options.output is not None
 
     def subjects(self) -> "Iterator[Subject]":
         """The inputs with their answers. One that fails is reported at once and counted; the rest goes on."""
@@ -238,7 +237,7 @@ def _write_converted(options: "argparse.Namespace", found: "list[Subject]") -> N
         raise usage(f"audit: -o writes one area, {len(states)} were asked for", "--thread TID chooses one")
     conversion = states[0].migration.conversion  # type: ignore[union-attr]
     if conversion.data is None:
-        hint = "--lost drop leaves out what the CPU lacks" if conversion.lost else ""
+        hint = "--lost drop leaves out what the CPU lacks" if conversion.lost and options.lost != "drop" else ""
         raise CommandError(f"no area to write: {conversion.why}", NO, source=found[0].label, hint=hint)
     if options.output == "-":
         raise usage("audit: -o - would mix the area and the report", "-o FILE, or xsave convert")
