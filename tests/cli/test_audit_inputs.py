@@ -131,6 +131,9 @@ def test_migration_says_what_converts(cli: Cli, sapphire: Path, tmp_path: Path) 
     assert len(data) == 4096
     found = Area(data[:2440], Layout(CpuModel.named("EPYC-Genoa"), AVX512, STANDARD))
     assert found.same_state(area("SapphireRapids", 0xE7))
+    both = cli("audit", sapphire, "--migrate-to", "EPYC-Genoa", "-o", tmp_path / "again", "--json")
+    assert both.code == 0 and (tmp_path / "again").read_bytes() == data
+    assert valid(json.loads(both.out), "audit-image")["inputs"][0]["states"][0]["migration"]["conversion"]["passes"]
     assert cli("audit", made, "--cpu", "EPYC-Genoa", "--migrate-to", "EPYC-Genoa", "--by", "kvm,xrstor").code == 0
 
 
