@@ -12,7 +12,7 @@ from Cython.Build import cythonize
 from setuptools import Extension, setup
 
 PUBLIC = ("layout", "codec", "area", "tiles", "processor")
-PRIVATE = ("records", "explorer")
+PRIVATE = ("records", "explorer", "events")
 # Nothing in these is called often: made small, for a command's memory counts every byte of code that is loaded.
 SMALL = ("layout", "records")
 X86_ONLY = {"native": ["cext/insn.c", "cext/guard.c", "cext/child.c", "cext/program.c"], "trials": []}
