@@ -231,7 +231,7 @@ cdef inline bint hexadecimal(Cursor *c, uint64_t *value) noexcept nogil:
 
 
 cdef bint timestamp(Cursor *c, uint64_t *value) noexcept nogil:
-    """Reads `seconds.fraction:`, the fraction in micro- or in nanoseconds."""
+    """Reads `seconds.fraction: `, the fraction in micro- or in nanoseconds."""
     cdef uint64_t seconds, fraction
     cdef int digits = decimal(c, &seconds)
     if not 0 < digits <= 10 or not skip(c, b".", 1):
@@ -242,7 +242,7 @@ cdef bint timestamp(Cursor *c, uint64_t *value) noexcept nogil:
     elif digits != 9:
         return False
     value[0] = seconds * 1000000000 + fraction
-    return skip(c, b":", 1)
+    return skip(c, b": ", 2)
 
 
 cdef bint task_before(const uint8_t *start, const uint8_t *at, bint ftrace, Row *row) noexcept nogil:
@@ -296,6 +296,8 @@ cdef bint head(Cursor *c, bint ftrace, Row *row, Text *name) noexcept nogil:
             return False
         name.start = c.at
         c.at += 1
+        if name.start == start or before(name.start) != c' ':
+            continue
         digits = decimal(c, &number)
         if digits >= 3 and number < CPUS and skip(c, b"] ", 2):
             row.cpu = <uint16_t>number
