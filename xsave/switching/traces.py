@@ -40,8 +40,8 @@ def read_trace(source: "Any") -> Workload:
     `source`: a path, `-` for standard input, a binary file object or anything with the buffer protocol; compressed
     with gzip, xz, zstd or lz4 or not. Lines that cannot be used are left out and counted by reason in `skipped`:
     "garbled line"; "unknown event"; "time going backwards", of an event that is older than the last one on its CPU;
-    "impossible mask", of xfeatures with bit 63, or with TILEDATA where XCOMP_BV has no TILECFG; "truncated line", of
-    a last line without an end; "lost events", where ftrace says so.
+    "impossible mask", of xfeatures with bit 63, or with TILEDATA where XCOMP_BV has it without TILECFG;
+    "truncated line", of a last line without an end; "lost events", where ftrace says so.
 
     Raises: `FormatError` naming file, line, what was found and what was expected, for a file without events, one
     that cannot be read, or one of which more than half of the lines are garbled; `UnsupportedError` for a compression
