@@ -15,7 +15,7 @@ PUBLIC = ("layout", "codec", "area", "tiles", "processor")
 PRIVATE = ("records", "explorer", "events")
 # Nothing in these is called often: made small, for a command's memory counts every byte of code that is loaded.
 SMALL = ("layout", "records")
-X86_ONLY = {"native": ["cext/insn.c", "cext/guard.c", "cext/child.c", "cext/program.c"], "trials": []}
+X86_ONLY = {"native": ["cext/insn.c", "cext/guard.c", "cext/child.c", "cext/program.c", "cext/timing.c"], "trials": []}
 
 DIRECTIVES = {
     "language_level": 3,

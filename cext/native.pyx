@@ -2,8 +2,9 @@
 
 Upper half: declarations and one function without the interpreter, which takes N register states through the CPU.
 Lower half: CPUID and XGETBV; `capture`, `roundtrip`, `xrstor_reads` (the XSAVE family on this thread); `run_steps`
-(single instructions); the system calls behind `xsave.host`. The module knows instructions, masks and sizes; what a
-component or a register is called is its callers' business.
+(single instructions); `time_instruction` (batches of one, by the time-stamp counter); the system calls behind
+`xsave.host`. The module knows instructions, masks and sizes; what a component or a register is called is its callers'
+business.
 """
 
 cimport cython
@@ -69,6 +70,29 @@ cdef extern from "program.h" nogil:
     void insn_program_ "insn_program"(insn_program *program)
     int insn_arena_make(insn_arena *arena, size_t pages, size_t hole, int read_only)
     void insn_arena_free(insn_arena *arena)
+
+cdef extern from "timing.h" nogil:
+    enum: TIME_NOTHING, TIME_XSAVE, TIME_XSAVEOPT, TIME_XSAVEC, TIME_XRSTOR, TIME_FXSAVE, TIME_FXRSTOR
+    enum: TIME_XSAVEC_XRSTOR, TIME_XRSTOR_XSAVEOPT, TIME_MEMCPY
+    cdef struct insn_timing:
+        uint64_t caller
+        uint64_t prime
+        uint64_t first
+        uint64_t second
+        uint64_t mask
+        uint64_t samples
+        uint64_t batches
+        uint64_t visits
+        uint64_t count
+        uint64_t flush
+        uint64_t size
+        uint32_t op
+        uint32_t caps
+        uint32_t reload
+    void insn_time(const insn_timing *timing)
+    void insn_time_copy(const insn_timing *timing)
+    int insn_has_rdtscp()
+    uint64_t insn_tsc()
 
 cdef extern from "child.h" nogil:
     enum: CHILD_MAX_THREADS
@@ -572,3 +596,4 @@ def child_crash(state):
 
 
 include "native/program.pxi"
+include "native/timing.pxi"

@@ -1,4 +1,5 @@
-"""One real instruction on this CPU, from a given register state, with its fault caught. Serves `xsave.host` only."""
+"""One real instruction on this CPU, from a given register state: with its fault caught, or many times over and timed.
+Serves `xsave.host` only."""
 
 from xsave._child import native
 from xsave.components import ComponentMask
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     Operand = int | bytes
     Step = tuple[str, int, int, Operand, bool, bool]
 
-__all__ = ["INSTRUCTIONS", "Execution", "HostFault", "execute"]
+__all__ = ["INSTRUCTIONS", "Execution", "HostFault", "execute", "time_instruction"]
 
 _PAGE = 4096
 _FAMILY = frozenset("XSAVE XSAVEOPT XSAVEC XSAVES XRSTOR XRSTORS FXSAVE FXRSTOR".split())
@@ -278,3 +279,50 @@ def execute(
     value = results[-1] if instruction == "XGETBV" and trap is None else None
     return Execution(layout, _fault(trap, place.address), place.read(), image[: layout.size], seen, value)
 
+
+def time_instruction(
+    layout: "Layout",
+    instruction: "str | None",
+    mask: int,
+    state: "Mapping[str, int | Buffer] | Buffer | None",
+    area: "Buffer | None",
+    other: "Buffer | None",
+    *,
+    batches: int,
+    visits: int,
+    count: int,
+    cold: bool,
+    unmodified: bool,
+    size: int,
+    offsets: "tuple[int, int]",
+) -> "list[int]":
+    """`Host.time_instruction`, whose docstring says what everything means; `layout` is the standard one of XCR0."""
+    if unmodified and instruction != "XSAVEOPT":
+        raise ValueError(f"{instruction}, unmodified: only XSAVEOPT looks at what was modified")
+    if min(batches, visits, count) < 1 or size < 0 or min(offsets) < 0:
+        raise ValueError(f"{batches} batches of {visits} visits of {count} instructions, {size} bytes at {offsets}")
+    prime = _first(layout, state)
+    first = prime if area is None else memoryview(area)
+    if other is None:
+        from xsave.area import Area
+        from xsave.codec import transcode
+        from xsave.layout import COMPACTED, Layout
+
+        compacted = Layout(layout.model, int(layout.mask) & mask, COMPACTED)
+        other = bytes(transcode(Area(prime, layout), layout, compacted, lost="drop"))
+    samples: "list[int]" = native().time_instruction(
+        instruction,
+        prime,
+        first,
+        other,
+        mask,
+        batches=batches,
+        visits=visits,
+        count=count,
+        cold=cold,
+        reload=unmodified,
+        size=size,
+        first_at=offsets[0],
+        second_at=offsets[1],
+    )
+    return samples

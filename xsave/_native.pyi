@@ -80,3 +80,21 @@ def child_start(
 ) -> int: ...
 def child_status(state: Buffer) -> tuple[int, int, int, int, bool, list[int]]: ...
 def child_crash(state: Buffer) -> None: ...
+def tsc() -> int: ...
+def tsc_step() -> int: ...
+def time_instruction(
+    instruction: str | None,
+    prime: Buffer,
+    first: Buffer,
+    second: Buffer,
+    mask: int,
+    *,
+    batches: int,
+    visits: int,
+    count: int,
+    cold: bool,
+    reload: bool,
+    size: int,
+    first_at: int,
+    second_at: int,
+) -> list[int]: ...

@@ -10,7 +10,7 @@ import os
 import time
 
 from xsave._child import Child, expected_registers, native, registers_in
-from xsave._execution import Execution, HostFault, execute
+from xsave._execution import Execution, HostFault, execute, time_instruction
 from xsave.components import Component, ComponentMask
 from xsave.errors import HostError, UnsupportedError
 
@@ -148,6 +148,67 @@ class Host:
             read_only=read_only,
             address=address,
         )
+
+    @staticmethod
+    def time_instruction(
+        instruction: "str | None",
+        mask: int = -1,
+        *,
+        state: "Mapping[str, int | Buffer] | Buffer | None" = None,
+        area: "Buffer | None" = None,
+        other: "Buffer | None" = None,
+        batches: int = 31,
+        visits: int = 1,
+        count: int = 256,
+        cold: bool = False,
+        unmodified: bool = False,
+        size: int = 0,
+        offsets: "tuple[int, int]" = (0, 0),
+    ) -> "list[int]":
+        """Ticks of the time-stamp counter that real instructions take: one raw sample a batch, in the order measured;
+        this thread keeps its own state.
+
+        `instruction`: XSAVE XSAVEOPT XSAVEC XRSTOR FXSAVE FXRSTOR; "XSAVEC+XRSTOR", a save to one area and a restore
+        from another; "XRSTOR+XSAVEOPT", both on one area, nothing modified in between; "memcpy" of `size` bytes; None,
+        the loop alone, whose time is in every sample. A sample is the sum over `visits` visits of `count` instructions
+        back to back, each visit between two serialised reads of the counter. `cold`: every visit begins with CLFLUSH
+        of both areas and MFENCE, and ends with another, which waits for the stores; only with `count` 1 are all
+        instructions cold.
+
+        `mask`: EDX:EAX. `state`: the registers, as in `execute`. `area`: what lies at the operand before (default: the
+        state as a standard image; compacted for an XRSTOR of that format), `other`: what the pair's XRSTOR reads
+        (default: the state compacted). `unmodified`: XSAVEOPT right after XRSTOR of the same area, in every visit;
+        else it finds everything in use modified. `offsets`: where in a page the two areas begin, multiples of 64.
+
+        Raises: `UnsupportedError` for an instruction that this CPU lacks and in a portable build, `HostError` where
+        the state or an area cannot be loaded, `ValueError` [SDM1 13.7-13.10, SDM2 RDTSCP].
+        """
+        return time_instruction(
+            Host.layout(),
+            instruction,
+            mask,
+            state,
+            area,
+            other,
+            batches=batches,
+            visits=visits,
+            count=count,
+            cold=cold,
+            unmodified=unmodified,
+            size=size,
+            offsets=offsets,
+        )
+
+    @staticmethod
+    def tsc() -> int:
+        """The time-stamp counter of this CPU. Raises: `UnsupportedError` in a portable build."""
+        return int(native().tsc())
+
+    @staticmethod
+    def tsc_step() -> int:
+        """The smallest difference, in ticks, of two reads of the time-stamp counter that differ: what the counter
+        advances by, or what a read takes, whichever is more. Raises: `UnsupportedError` in a portable build."""
+        return int(native().tsc_step())
 
     @staticmethod
     def supported_components() -> ComponentMask:
