@@ -4,7 +4,7 @@ _xsave() {
     local words verb=${COMP_WORDS[1]}
     COMPREPLY=()
     if [ $COMP_CWORD = 1 ]; then
-        COMPREPLY=($(compgen -W 'decode layout convert diff validate audit run conformance live tour --version --help' -- "$word") $(compgen -f -- "$word"))
+        COMPREPLY=($(compgen -W 'decode layout convert diff validate audit run conformance bench live tour --version --help' -- "$word") $(compgen -f -- "$word"))
         return
     fi
     case $verb,$before in
@@ -103,6 +103,11 @@ _xsave() {
     conformance,--narrow) return ;;
     conformance,-o) COMPREPLY=($(compgen -f -- "$word")); return ;;
     conformance,--color) COMPREPLY=($(compgen -W 'auto always never' -- "$word")); return ;;
+    bench,--seconds) return ;;
+    bench,--seed) return ;;
+    bench,--within) return ;;
+    bench,-o) COMPREPLY=($(compgen -f -- "$word")); return ;;
+    bench,--color) COMPREPLY=($(compgen -W 'auto always never' -- "$word")); return ;;
     live,--reg) return ;;
     live,--component) return ;;
     live,--thread) return ;;
@@ -121,6 +126,7 @@ _xsave() {
     audit) words='--demo --prove --list --lint --fail-on --policy --fact --write --buffer --save --restore --buffer-mask --script --cpu --xcr0 --xss --xfd --instruction --rfbm --in-use --size --host --thread --migrate-to --to-xcr0 --to-xss --by --lost --json -o -h --help --color --ascii --provenance -q -v --debug' ;;
     run) words='--cpu --state --host --both --xcr0 --xss --xfd --mask --cpl --mode --address --ac --ts --seed --thread --no-rexw --index --value --tile --stride --json -h --help --color --ascii --provenance -q -v --debug -o' ;;
     conformance) words='--cases --seed --case --steps --narrow --differences --tiles --json -o -h --help --color --ascii --provenance -q -v --debug' ;;
+    bench) words='--seconds --seed --any-machine --within --json -o -h --help --color --ascii --provenance -q -v --debug' ;;
     live) words='--reg --component --thread -t --all --json --ndjson --csv -o -h --help --color --ascii --provenance -q -v --debug' ;;
     tour) words='--json -o -h --help --color --ascii --provenance -q -v --debug' ;;
     *) words= ;;

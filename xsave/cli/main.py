@@ -20,6 +20,7 @@ VERBS = {
     "audit": "what a save does to a buffer that was sized for less",
     "run": "one instruction on an area, emulated or on this CPU",
     "conformance": "the emulated processor against this CPU's, case by case",
+    "bench": "what the instructions of this CPU take; two measurements compared",
     "live": "this CPU, or every thread of another process",
     "tour": "everything on real data of this machine, in under a minute",
 }
