@@ -59,7 +59,7 @@ def here() -> Calibration:
 
 
 def test_every_point_of_the_plan_has_finite_positive_figures(here: Calibration) -> None:
-    tiles = Component.TILEDATA in Host.xcr0 and not here.diagnostics
+    tiles = Component.TILEDATA in Host.supported_components()
     wanted = {(*state, cold) for state in plan(CpuModel.host(), int(Host.xcr0), tiles) for cold in (False, True)}
     have = {point.key for point in here.points}
     if not here.diagnostics:
@@ -98,6 +98,28 @@ def test_the_document_has_the_form_of_its_schema(here: Calibration) -> None:
         jsonschema.Draft202012Validator(schema("bench-insn")).validate(json.loads(found.to_json()))
     names = schema("bench-insn")["$defs"]["point"]["properties"]["instruction"]["enum"]
     assert names == list(measure.INSTRUCTIONS)
+
+
+@pytest.fixture
+def short_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "states", lambda xcr0, tiles=True: [(3, 3), (3, 0)])
+
+
+@skips.needs_native()
+def test_a_permission_is_asked_for_in_a_child(short_plan: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked_by: "list[int]" = []
+    monkeypatch.setattr(Host, "supported_components", staticmethod(lambda: ComponentMask(1 << 18)))
+    monkeypatch.setattr(Host, "amx_permission", staticmethod(lambda: False))
+    monkeypatch.setattr(Host, "request_amx", staticmethod(lambda: asked_by.append(os.getpid())))
+    found = measure_instructions(seconds=0.01)
+    assert asked_by == [] and found.point("XSAVE", 3, 3) is not None
+    assert Calibration.from_json(found.to_json()).points
+
+    def refused() -> None:
+        raise HostError(28, "no permission today")
+
+    monkeypatch.setattr(Host, "request_amx", staticmethod(refused))
+    assert "without tile data: no permission today" in measure_instructions(seconds=0.01).diagnostics
 
 
 @skips.needs_native()
@@ -227,11 +249,13 @@ def test_a_known_model_is_found_again(xcr0: int) -> None:
             assert abs(found / additive(mask, in_use) - 1) < 1e-9
     assert refused < 100
     assert model.predict(xcr0, xcr0) == pytest.approx(additive(xcr0, xcr0))
+    held_out = model.held_out
+    assert len(held_out) > len(model.rows) / 2 and max(held_out) < 1e-9
 
 
 def test_a_wrong_model_is_not() -> None:
     rows = [(mask, in_use, additive(mask, in_use) * (1 + (mask & in_use).bit_count())) for mask, in_use in states(0xE7)]
-    assert max(CostModel(rows).errors) > 0.02
+    assert max(CostModel(rows).errors) > 0.02 and max(CostModel(rows).held_out) > 0.05
 
 
 def test_torn_tiles_are_a_case_of_their_own() -> None:

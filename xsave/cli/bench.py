@@ -130,10 +130,10 @@ def _lines(out: Output, found: "Calibration", everything: bool) -> "Iterator[str
     for point in shown:
         other = found.point(point.instruction, point.mask, point.in_use, cold=True)
         hot = [f"{point.ns[1]:.1f}", f"{point.ticks:.0f}", _share(point.spread)]
-        cold = ["", "", ""] if other is None else [f"{other.ns[1]:.0f}", f"{other.ticks:.0f}", _share(other.spread)]
+        cold = ["", ""] if other is None else [f"{other.ns[1]:.0f}", _share(other.spread)]
         rows.append([point.instruction, f"{point.mask:#x}", f"{point.in_use:#x}", *hot, *cold])
-    head = ["INSTRUCTION", "MASK", "IN USE", "HOT ns", "TICKS", "±", "COLD ns", "TICKS", "±"]
-    yield from table(head, rows, {3, 4, 5, 6, 7, 8})
+    head = ["INSTRUCTION", "MASK", "IN USE", "HOT ns", "TICKS", "±", "COLD ns", "±"]
+    yield from table(head, rows, {3, 4, 5, 6, 7})
     yield ""
     for mask in dict.fromkeys(int(mask) for point in shown for mask in (point.mask, point.in_use) if mask):
         yield f"  {f'{mask:#x}':<9} {in_use(mask)}"
@@ -159,11 +159,12 @@ def _headline(point: "Point", found: "Calibration") -> bool:
 def _models(found: "Calibration") -> "Iterator[str]":
     from statistics import median
 
-    names = dict.fromkeys(point.instruction for point in found.points)
+    names = dict.fromkeys(point.instruction for point in found.points if not point.instruction.startswith("memcpy"))
     for cold in (False, True):
-        errors = [error for name in names for error in found.model(name, cold).errors]
-        where = "cold" if cold else "hot"
-        yield f"  a base and a term a component, {where}: median error {median(errors):.1%}, worst {max(errors):.0%}"
+        errors = [error for name in names for error in found.model(name, cold).held_out]
+        if errors:
+            figures = f"median error {median(errors):.1%}, worst {max(errors):.0%}"
+            yield f"  model, {'cold' if cold else 'hot'}, each point from the others: {figures}"
 
 
 # --- compare ------------------------------------------------------------------------------------------------------

@@ -214,6 +214,18 @@ class CostModel:
         """|predicted / measured − 1| at each of the rows that the model was fitted to."""
         return [abs(self._at(mask, in_use) / ns - 1) for mask, in_use, ns in self.rows]
 
+    @property
+    def held_out(self) -> "list[float]":
+        """The same where each row is predicted by a model of all others; fewer, for some others cannot answer."""
+        found = []
+        for at, (mask, in_use, ns) in enumerate(self.rows):
+            try:
+                predicted = CostModel(self.rows[:at] + self.rows[at + 1 :]).predict(mask, in_use)
+            except (UnsupportedError, ValueError):
+                continue
+            found.append(abs(predicted / ns - 1))
+        return found
+
     def _at(self, mask: int, in_use: int) -> float:
         row = self._row(_features(mask, in_use))
         return float(sum(x * value for x, value in zip(row, self._values, strict=True)))
@@ -468,14 +480,16 @@ def nested(xcr0: int) -> "list[int]":
     return masks
 
 
+def _permitted(xcr0: int) -> int:
+    # Components that can be in use with the kernel's permission only.
+    return sum(component.mask for component in ComponentMask(xcr0) if component.info.xfd)
+
+
 def states(xcr0: int, tiles: bool = True) -> "list[tuple[int, int]]":
     """(mask, in use) of the plan: each component alone; the nested masks; all of XCR0 with one component in use and
     with all but one; all but one in the mask with everything in use and with only the mask's. `tiles` False: no
     component that needs the kernel's permission is in use."""
-    usable = xcr0
-    for bit in range(63):
-        if not tiles and xcr0 >> bit & 1 and bit in Component.__members__.values() and Component(bit).info.xfd:
-            usable &= ~(1 << bit)
+    usable = xcr0 if tiles else xcr0 & ~_permitted(xcr0)
     singles = [1 << bit for bit in range(63) if xcr0 >> bit & 1]
     found = [(mask, in_use) for mask in (*nested(xcr0), *singles) for in_use in (mask & usable, 0)]
     for one in singles:
@@ -529,17 +543,20 @@ class _Job:
             tries *= 2
 
 
-def _jobs(model: CpuModel, xcr0: int, tiles: bool) -> "list[_Job]":
+def _jobs(model: CpuModel, xcr0: int, tiles: bool, diagnostics: "list[str]") -> "list[_Job]":
     whole = Layout(model, xcr0, STANDARD)
-    values = dict(expected_registers(1, xcr0, tiles, kmovq=False))
+    values = dict(expected_registers(1, xcr0, True, kmovq=False))
     values["mxcsr"] = 0x1F80  # its value alone would put SSE in use on some CPUs
-    full = encode(values, whole)
+    full = encode({name: value for name, value in values.items() if tiles or not name.startswith("tmm")}, whole)
     made = int.from_bytes(full[_XSTATE_BV : _XSTATE_BV + 8], "little")
+    missing = ComponentMask(xcr0 & ~made & ~(0 if tiles else _permitted(xcr0)))
+    if missing:
+        diagnostics.append(f"not measured in use, for want of values: {' '.join(missing.names)}")
     images: "dict[int, bytes]" = {}
     jobs = []
     for name, mask, in_use in plan(model, xcr0, tiles):
         if in_use & ~made and name.partition(" ")[0] != "memcpy":
-            continue  # a component for which there are no known values
+            continue
         if in_use not in images:
             images[in_use] = full[:_XSTATE_BV] + (in_use & made).to_bytes(8, "little") + full[_XSTATE_BV + 8 :]
         state = images[in_use]
@@ -555,7 +572,7 @@ def _jobs(model: CpuModel, xcr0: int, tiles: bool) -> "list[_Job]":
                     instruction,
                     mask=mask,
                     state=state,
-                    area=packed if special == "compacted" else state,
+                    area={"compacted": packed, "legacy": _legacy(whole, full, in_use)}.get(special, state),
                     other=packed,
                     cold=cold,
                     unmodified=special == "unmodified",
@@ -563,6 +580,15 @@ def _jobs(model: CpuModel, xcr0: int, tiles: bool) -> "list[_Job]":
                 )
             )
     return jobs
+
+
+def _legacy(whole: Layout, full: bytes, in_use: int) -> bytes:
+    # What FXRSTOR reads has no XSTATE_BV: what is not in use holds its initial values.
+    image = bytearray(encode({}, whole)[:_XSTATE_BV])
+    for component in ComponentMask(in_use & _LEGACY):
+        for offset, size in whole.extents(component):
+            image[offset : offset + size] = full[offset : offset + size]
+    return bytes(image)
 
 
 def _clock() -> "tuple[int, int]":
@@ -610,14 +636,15 @@ def _measure(
     model, xcr0 = CpuModel.host(), int(Host.xcr0)
     deadline = time.monotonic() + seconds
     load = _load()
+    diagnostics = list(diagnostics)
     before = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
     pinned = _pin({max(before)}) if before else False
     if not pinned:
-        diagnostics = [*diagnostics, "the thread was not kept on one CPU"]
+        diagnostics.append("the thread was not kept on one CPU")
     try:
         start = _clock()
         step = Host.tsc_step()
-        jobs = _jobs(model, xcr0, Host.amx_permission())
+        jobs = _jobs(model, xcr0, Host.amx_permission(), diagnostics)
         rounds = _rounds(jobs, _STEPS * step, random.Random(seed), deadline, progress)
         time.sleep(max(0.0, 0.05 - (_clock()[0] - start[0]) / 1e9))
         end = _clock()
@@ -640,7 +667,7 @@ def _measure(
     }
     points, short = _points(jobs, model, machine["tsc_hz"])
     if short:
-        diagnostics = [*diagnostics, f"{len(short)} points left out, too short to tell from the loop: {short[0]}"]
+        diagnostics.append(f"{len(short)} points left out, too short to tell from the loop: {short[0]}")
     return Calibration(machine, points, seed=seed, seconds=seconds, rounds=rounds, diagnostics=diagnostics)
 
 
