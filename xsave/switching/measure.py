@@ -248,7 +248,7 @@ def _features(mask: int, in_use: int) -> "list[tuple[str, int]]":
         found.append(("some", -1))
     if mask & in_use & _LEGACY or mask & _MXCSR:
         found.append(("legacy", -1))
-    for bit in range(63):
+    for bit in range(64):
         if mask >> bit & 1:
             found.append(("moved" if in_use >> bit & 1 else "initial", bit))
         elif in_use >> bit & 1:
@@ -532,13 +532,15 @@ class _Job:
         )
 
     def size_up(self, least: int) -> None:
-        # Chooses how many instructions a batch has: powers of two, so that few shapes need an empty loop.
+        # Chooses how many instructions a batch has: powers of two, so that few shapes need an empty loop. The fastest
+        # of several places counts: areas that begin at the same place in their pages are slow to copy.
         cold = self.key[3]
         tries = 4
         self.visit((0, 0), 1)
         while True:
             self.shape = (tries, 1) if cold else (1, tries)
-            if tries >= (128 if cold else 4096) or min(self.visit((0, 0), 7)) >= least:
+            fastest = min(min(self.visit(places, _BATCHES)) for places in ((0, 2176), (1216, 192), (2048, 3264)))
+            if tries >= (128 if cold else 4096) or fastest >= least:
                 return
             tries *= 2
 
