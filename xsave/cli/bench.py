@@ -29,7 +29,7 @@ def parser() -> Parser:
     made = Parser("bench", "What the real instructions of this CPU take, in ns.", _EXAMPLES)
     made.add_argument("what", metavar="insn|compare", help="measure; or two JSON files, point by point")
     made.add_argument("inputs", nargs="*", metavar="FILE", help="compare: two files that insn --json wrote")
-    made.add_argument("--seconds", metavar="N", help=f"insn: measure so long (default {_SECONDS:g}, at most 55)")
+    made.add_argument("--seconds", metavar="N", help=f"insn: measure at most so long (default {_SECONDS:g}, up to 55)")
     made.add_argument("--seed", metavar="S", help="insn: what order and places are drawn from (default 0)")
     made.add_argument("--any-machine", action="store_true", help="compare: also measurements of different CPUs")
     made.add_argument("--within", metavar="PERCENT", help="compare: so much is noise in any case (default 0)")
