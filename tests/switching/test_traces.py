@@ -79,7 +79,7 @@ def test_recorded_trace_has_as_many_events_as_its_table_says(name):
 @pytest.mark.parametrize("name", TRACES)
 def test_recorded_trace_as_ftrace_prints_it(name, flags, tgid):
     # Task -1 is perf's own invention.
-    lines = [each for each in text_of(name, 1500).splitlines(keepends=True) if b" -1 [" not in each]
+    lines = [each for each in text_of(name, 600).splitlines(keepends=True) if b" -1 [" not in each]
     perf = read_trace(b"".join(lines))
     text = oracle.as_ftrace(b"".join(lines), flags, tgid)
     ftrace = check(text, ftrace=True)
