@@ -5,10 +5,11 @@ from random import Random
 import pytest
 import reference
 
+from tests.scale import repeats
 from xsave import CpuModel, Fault, Processor
 
 MODELS = ("SapphireRapids", "DiamondRapids", "AlderLake", "Skylake-Client", "EPYC-Genoa", "EPYC-Rome", "Bulldozer")
-CASES = 120
+CASES = max(repeats(120), 40)
 SIZE = 16384
 
 
