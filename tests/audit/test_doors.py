@@ -9,6 +9,7 @@ from tests.audit.test_refusals import area, view
 from tests.laws.strategies import make_case, model
 from tests.scale import repeats
 from xsave import COMPACTED, STANDARD, Area, Layout, audit
+from xsave.audit.migration import least_xcr0
 
 SPR, GENOA = "SapphireRapids", "EPYC-Genoa"
 
@@ -196,3 +197,64 @@ def test_no_component_vanishes() -> None:
 def test_no_way_is_no_answer() -> None:
     with pytest.raises(ValueError, match="is none of kvm"):
         audit.migrate(area(SPR, 7, 7), model(SPR), by=[])
+
+
+@pytest.mark.parametrize(
+    ("used", "least"),
+    [(0, 1), (1, 1), (2, 3), (4, 7), (6, 7), (0x20, 0xE7), (0xA2, 0xE7), (0x200, 0x201), (0x8, 0x19),
+     (0x40000, 0x60001), (1 << 19, 0x80001)],
+)  # fmt: skip
+def test_the_least_xcr0_with_what_is_in_use(used: int, least: int) -> None:
+    assert least_xcr0(used) == least
+    assert reference.kvm_xcr0(least, 0, 2**64 - 1, 2**64 - 1) is None
+
+
+def test_the_next_step_depends_on_what_is_missing() -> None:
+    """The permission is for tiles; AVX-512 that a host does not enable is no matter of permission."""
+    def hint(guest: int, xcr0: int) -> str:
+        made = audit.migrate(area(SPR, 7, 7), model(SPR), xcr0=xcr0, guest_xcr0=guest, by=["kvm"])
+        return made.doors[0].objections[0].hint
+
+    assert "ARCH_REQ_XCOMP_GUEST_PERM" in hint(0x602E7, 0x2E7)
+    assert hint(0xE7, 7).startswith("no conversion helps")
+    narrow = audit.migrate(area(SPR, 7, 7), model(GENOA), guest_xcr0=0x602E7, by=["kvm"])
+    assert narrow.doors[0].objections[0].hint.startswith("no conversion helps")  # the CPU has no tiles
+
+
+def test_ia32_xfd_disables_tiles_alone() -> None:
+    made = audit.migrate(area(SPR, 7, 7), model(SPR), guest_xfd=4, guest_xcr0=7, by=["kvm"])
+    assert codes(made, "KVM_SET_MSRS IA32_XFD") == [("MSR-MASK", 4)]
+
+
+def test_tiles_in_use_have_room_whatever_xcr0_is() -> None:
+    saved = make_case(SPR, STANDARD, 0x602E7, 0x60207, 2).view()
+    made = audit.migrate(saved, model(SPR), guest_xcr0=0x2E7, by=["kvm"]).conversion
+    assert made.passes and made.data is not None and len(made.data) == 11008
+
+
+def test_what_is_not_in_use_need_not_be_there() -> None:
+    whole = make_case(SPR, STANDARD, 0x2E7, 7, 3).view()
+    for by in ("kvm", "xrstor"):
+        made = audit.migrate(whole, model(SPR), guest_xcr0=7, by=[by], kept=1000)
+        assert made.passes and made.conversion.passes
+        short = make_case(SPR, STANDARD, 0x2E7, 0x47, 3).view()
+        used = audit.migrate(short, model(SPR), guest_xcr0=7, by=[by], kept=1000)
+        assert [each.code for door in used.doors for each in door.objections] == ["A-CUT"]
+
+
+def test_each_loss_has_its_own_reason() -> None:
+    """Word for word: not enabled there; no place in the area; supervisor state; what the kernel does not take."""
+    def why(saved: Area, target: str, by: str, **facts: int) -> str:
+        return audit.migrate(saved, model(target), by=[by], **facts).conversion.why  # type: ignore[arg-type]
+
+    tiles = make_case(SPR, STANDARD, 0x602E7, 0x60207, 2).view()
+    assert why(tiles, GENOA, "xrstor") == "0x60000 (TILECFG TILEDATA) in use, and not enabled on EPYC-Genoa"
+    data = bytes(make_case(SPR, STANDARD, 0x2E7, 0x2E7, 4).view())
+    assert why(view(data, SPR, 0xE7), SPR, "xrstor") == "0x200 (PKRU) in use, and the area has no place for it"
+    cet = make_case(SPR, COMPACTED, 0xA07, 0xA07, 9).view()
+    assert why(cet, SPR, "kvm", xss=0x1800, guest_xss=0x1800) == (
+        "0x800 (CET_U) in use, and no standard area holds supervisor state (a VMM carries it in MSRs)"
+    )
+    assert why(cet, SPR, "kvm") == "0x800 (CET_U) in use, and not enabled on SapphireRapids"
+    lwp = make_case("Bulldozer", STANDARD, 7 | 1 << 62, 7 | 1 << 62, 5).view()
+    assert why(lwp, "Bulldozer", "ptrace") == "0x4000000000000000 (LWP) in use, and the kernel does not take it"

@@ -127,6 +127,7 @@ def test_the_look_before_the_save_knows_the_buffer() -> None:
     assert audit.admit(policy, guest, 7, instruction="XSAVE", size=11008).passes
     small = audit.admit(policy, guest, 7, instruction="XSAVE", size=4096)
     assert small.looked is not None and small.looked.outcome != "allowed" and not small.passes
+    assert small.verdict is None and small.worst is None  # it is not saved
 
 
 def test_the_worst_of_an_instruction_that_is_not_there() -> None:

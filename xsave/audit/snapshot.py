@@ -75,8 +75,8 @@ def admit(
     asked = zip(first, guest, strict=True)
     made = Admission(policy, guest, [(register, value, policy.write(register, value)) for register, value in asked
                                      if value != first[register]])  # fmt: skip
-    beyond = guest.xcr0 & ~int(model.xcr0_mask) or guest.xss & ~int(model.xss_mask) or guest.xfd & ~policy.disables
-    if beyond or any(answer.outcome != ALLOWED for _, _, answer in made.answers):
+    # What the model does not have no policy lets through: from here on these are values that its registers can hold.
+    if any(answer.outcome != ALLOWED for _, _, answer in made.answers):
         return made
     rfbm, sized_for = _rfbm(policy, name, save)
     room = Layout(model, ComponentMask(sized_for), form).size if size is None else size
