@@ -174,6 +174,15 @@ def test_threads_with_one_answer_share_it(cli: Cli, tmp_path: Path) -> None:
     assert several.code == 2 and "-o writes one area, 8 were asked for" in several.err
 
 
+def test_threads_with_one_finding_share_it(cli: Cli, tmp_path: Path) -> None:
+    words = ("audit", process(tmp_path, AVX512, 8), "--cpu", "SapphireRapids", "--xcr0", 7)
+    result = cli(*words)
+    assert result.code == 1 and "8 errors" in result.out and result.out.count("L-XSTATE-XCR0") == 1
+    assert "threads 100, 101, 102, 103, 104 and 3 more, byte 512 (0x200)" in result.out
+    document = valid(json.loads(cli(*words, "--json").out), "audit-image")
+    assert [each["tid"] for each in document["inputs"][0]["findings"]] == [*range(100, 108)]
+
+
 def test_lint_of_a_cpuid_set(cli: Cli) -> None:
     result = cli("audit", "--lint", "cpuid", "--cpu", "EPYC-Rome")
     assert result.code == 0 and "warning L-CPUID-FEATURE" in result.out and "1 warning" in result.out

@@ -47,14 +47,23 @@ def counted(found: "Sequence[Finding]") -> str:
 
 
 def finding_lines(out: Output, found: "Sequence[Finding]") -> "Iterator[str]":
-    """The findings, the most severe first, at most 40."""
+    """The findings, the most severe first, at most 40; threads of which the same is to be said share it."""
     from xsave.report.text import printable, wrapped
 
-    ranked = sorted(found, key=lambda each: LEVELS.index(each.severity))
-    for each in ranked[:_SHOWN]:
+    groups: "dict[tuple[object, ...], list[Finding]]" = {}
+    for each in sorted(found, key=lambda each: LEVELS.index(each.severity)):
+        alone = each.where if each.tid is None or not each.where.startswith("thread ") else None
+        groups.setdefault((each.id, each.message, each.offset, alone), []).append(each)
+    ranked = list(groups.values())
+    for same in ranked[:_SHOWN]:
+        each = same[0]
         at = "" if each.offset is None else f", byte {each.offset} ({each.offset:#x})"
         head = f"{each.severity} {each.id}"
-        yield f"  {out.style(head, _COLOURS[each.severity])} {printable(each.where)}{at}"
+        where = each.where
+        if len(same) > 1:
+            more = f" and {len(same) - 5:,} more" if len(same) > 5 else ""
+            where = f"threads {', '.join(str(one.tid) for one in same[:5])}{more}"
+        yield f"  {out.style(head, _COLOURS[each.severity])} {printable(where)}{at}"
         section = "" if f"[{each.section}" in each.message else f" [{each.section}]"
         yield from wrapped("    ", each.message + section, out.width)
     if len(ranked) > _SHOWN:
