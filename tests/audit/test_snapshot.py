@@ -133,3 +133,12 @@ def test_the_look_before_the_save_knows_the_buffer() -> None:
 def test_the_worst_of_an_instruction_that_is_not_there() -> None:
     with pytest.raises(UnsupportedError, match="has no XSAVES"):
         audit.worst(audit.policy("no-exit-unaudited", model("Bulldozer")), size=4096, instruction="XSAVES")
+
+
+def test_what_the_hardware_keeps_has_no_buffer_of_the_vmm() -> None:
+    policy, guest = audit.policy("sev-es", model("EPYC-Genoa")), audit.Live(0xE7, 0, 0)
+    kept = audit.admit(policy, guest, 0xE7)
+    assert kept.passes and kept.verdict is None and kept.worst is None
+    asked = audit.admit(policy, guest, 0xE7, instruction="XSAVE", size=832)
+    assert asked.worst is not None and asked.worst.required == reference.standard_size("EPYC-Genoa", 0xE7)
+    assert not asked.passes
