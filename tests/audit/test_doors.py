@@ -258,3 +258,14 @@ def test_each_loss_has_its_own_reason() -> None:
     assert why(cet, SPR, "kvm") == "0x800 (CET_U) in use, and not enabled on SapphireRapids"
     lwp = make_case("Bulldozer", STANDARD, 7 | 1 << 62, 7 | 1 << 62, 5).view()
     assert why(lwp, "Bulldozer", "ptrace") == "0x4000000000000000 (LWP) in use, and the kernel does not take it"
+
+
+@pytest.mark.parametrize(
+    ("form", "mask", "xss", "name"),
+    [(STANDARD, 7, 0x1800, "XRSTOR"), (COMPACTED, 7, 0, "XRSTOR"), (COMPACTED, 7, 0x1800, "XRSTORS"),
+     (COMPACTED, 0x807, 0, "XRSTORS")],
+)  # fmt: skip
+def test_which_instruction_restores_it(form: int, mask: int, xss: int, name: str) -> None:
+    saved = make_case(SPR, form, mask, 7, 4).view()
+    made = audit.migrate(saved, model(SPR), xss=0x1800, guest_xss=xss, by=["xrstor"])
+    assert [door.name for door in made.doors] == [name] and made.passes

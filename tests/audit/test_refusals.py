@@ -124,7 +124,8 @@ def truncated() -> audit.Migration:
 
 
 @story("Linux 55cd57b596e8: TILECFG offered without TILEDATA",
-       Told("KVM_SET_XCRS", "EINVAL", 0x60000, ("XCR0 0x202e7", "bits 17 and 18 (AMX) are set together"),
+       Told("KVM_SET_XCRS", "EINVAL", 0x60000, ("XCR0 0x202e7", "bits 17 and 18 (AMX) are set together",
+                                             "of 0x60000 (TILECFG TILEDATA) it has 0x20000 (TILECFG)"),
             "no guest can have loaded this XCR0"))  # fmt: skip
 def half() -> audit.Migration:
     return audit.migrate(area("SapphireRapids", 0x2E7, 7), model("SapphireRapids"), guest_xcr0=0x202E7, by=["kvm"])

@@ -140,5 +140,6 @@ def test_what_the_hardware_keeps_has_no_buffer_of_the_vmm() -> None:
     kept = audit.admit(policy, guest, 0xE7)
     assert kept.passes and kept.verdict is None and kept.worst is None
     asked = audit.admit(policy, guest, 0xE7, instruction="XSAVE", size=832)
-    assert asked.worst is not None and asked.worst.required == reference.standard_size("EPYC-Genoa", 0xE7)
+    # #VMEXIT has loaded the host's XCR0: what is saved then is all that the host has.
+    assert asked.worst is not None and asked.worst.required == reference.standard_size("EPYC-Genoa", 0x2E7)
     assert not asked.passes

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 from oracle.switches import decisions
-from xsave.switching.traces import read_trace
 
 from tests import skips
 from tests.paths import DATA
 from xsave.switching.linux import Agreement, agreement
+from xsave.switching.traces import read_trace
 
 TRACES = sorted((DATA / "traces").glob("*.perf-script.txt.xz")) if DATA.is_dir() else []
 # Reloads without a switch, of all that could be judged: a use of the FPU by the kernel that no event shows.
@@ -124,3 +124,18 @@ def test_a_reload_without_a_switch_is_silent() -> None:
     )))  # fmt: skip
     assert (found.decisions, found.silent) == (0, 1)
     assert "silent" in repr(found)
+
+
+@pytest.mark.parametrize(
+    ("state", "cause"), [("S", "no event shows why"), ("Z", "a task that died in between left no event")]
+)
+def test_a_reload_that_the_rule_skips(state: str, cause: str) -> None:
+    """1 is saved and comes back with no other's reload in between, and is reloaded all the same."""
+    found = agreement(read_trace(trace(
+        SWITCH.format(9, at(1), 1), FPU.format(1, at(2), "activated", 1, 0),
+        SWITCH.format(1, at(3), 2), FPU.format(1, at(4), "deactivated", 1, 0),
+        SWITCH.format(2, at(5), 1).replace("prev_state=S", f"prev_state={state}"),
+        FPU.format(1, at(6), "activated", 1, 0),
+    )))  # fmt: skip
+    assert (found.decisions, found.agree, found.skips) == (1, 0, 0)
+    assert [(each.was, each.cause) for each in found.disagreements] == [("reload", cause)]
