@@ -41,6 +41,7 @@ NO_KVM = Reason("kernel: /dev/kvm cannot be opened")
 NO_SHADOW_STACK = Reason("kernel: grants no shadow stack")
 NO_DIAGNOSTICS = Reason("kernel: no dynamic linker with --list-diagnostics here")
 NO_MINSIGSTKSZ = Reason("kernel: gives no AT_MINSIGSTKSZ")
+NO_XCOMP = Reason("kernel: knows no permission for components")
 
 NO_PEAK = Reason("kernel: no VmHWM in /proc/self/status")
 SANITIZED = Reason("build: sanitizers are loaded, which need memory of their own")
