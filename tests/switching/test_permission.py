@@ -221,7 +221,8 @@ REFUSED = [*range(18), *range(19, 71), 255, 1 << 18, (1 << 32) + 18, -1]
 
 def arguments(door: Door) -> list[Any]:
     """Section 1."""
-    made: list[Any] = [door.prctl(code, HERE) for code in (GET_SUPP, GET_PERM, GET_GUEST_PERM)]
+    made: list[Any] = [door.altstack(None)]  # what the interpreter may have installed
+    made += [door.prctl(code, HERE) for code in (GET_SUPP, GET_PERM, GET_GUEST_PERM)]
     made += [door.prctl(code, bad) for code in (GET_SUPP, GET_PERM, GET_GUEST_PERM) for bad in (0, -8)]
     for code in (REQ_PERM, REQ_GUEST_PERM):
         made += [door.prctl(code, number) for number in (*REFUSED, TILEDATA, TILEDATA)]
@@ -295,6 +296,7 @@ _REQUESTS = (
     [("EOPNOTSUPP", None)] * 19 + [("EINVAL", None)] * 51 + [("EINVAL", None)] * 4 + [(None, None)] * 2
 )  # 0-17 and 19, 20-70, the last four of REFUSED, 18 twice
 RECORDED_ARGUMENTS = [
+    None,
     *[(None, XCR0), (None, DEFAULT), (None, DEFAULT)],
     *[("EFAULT", None)] * 6,
     *_REQUESTS,
@@ -429,8 +431,9 @@ def test_a_host_without_amx_offers_nothing() -> None:
 
 def test_what_the_model_refuses() -> None:
     thread = fresh()
-    with pytest.raises(UnsupportedError, match="0x1003"):
-        home(thread).arch_prctl(thread, 0x1003, 0)
+    for code in (0x1001, 0x1004, 0x1012, 0x2003, 0x4004, 0x5005):  # segment bases, CPUID, vDSO, LAM, shadow stacks
+        with pytest.raises(UnsupportedError, match=f"{code:#x}"):
+            home(thread).arch_prctl(thread, code, 0)
     with pytest.raises(ValueError, match="TILEADD"):
         thread.use("TILEADD")
     with pytest.raises(ValueError, match="another process"):

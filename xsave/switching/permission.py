@@ -73,7 +73,7 @@ __all__ = [
 # asm/prctl.h; ARCH_GET_XCOMP_SUPP and so on.
 GET_SUPP, GET_PERM, REQ_PERM, GET_GUEST_PERM, REQ_GUEST_PERM = 0x1021, 0x1022, 0x1023, 0x1024, 0x1025
 # Codes of arch_prctl that belong to other facilities: segment bases, CPUID faulting, vDSO, LAM, shadow stacks.
-_FOREIGN = frozenset((*range(0x1001, 0x1005), 0x1011, 0x1012, *range(0x2001, 0x2004), *range(0x4001, 0x4004),
+_FOREIGN = frozenset((*range(0x1001, 0x1005), 0x1011, 0x1012, *range(0x2001, 0x2004), *range(0x4001, 0x4005),
                       *range(0x5001, 0x5006)))  # fmt: skip
 SIGILL, SIGSEGV = 4, 11
 ILL_ILLOPC, ILL_ILLOPN, SI_KERNEL = 1, 2, 0x80
