@@ -56,7 +56,7 @@ EVENTS = (
 )
 # Bytes of one row of each column, in the order in which `EventReader.feed` takes them.
 WIDTHS = {
-    "time": 8, "cpu": 2, "event": 1, "tid": 4, "other": 4, "state": 1, "load": 1, "fpu": 8, "xfeatures": 8,
+    "time": 8, "cpu": 2, "event": 1, "tid": 4, "other": 4, "state": 1, "flag": 1, "fpu": 8, "xfeatures": 8,
     "xcomp_bv": 8, "line": 4,
 }
 LONGEST = LINE_MAX
@@ -86,7 +86,7 @@ cdef struct Row:
     uint16_t cpu
     uint8_t event
     uint8_t state
-    int8_t load
+    int8_t flag
     Text comm
     Text next_comm
 
@@ -398,7 +398,7 @@ cdef bint registers(Cursor *c, Row *row) noexcept nogil:
         return False
     if c.at == c.end or not c'0' <= c.at[0] <= c'1':
         return False
-    row.load = c.at[0] - c'0'
+    row.flag = c.at[0] - c'0'
     c.at += 1
     return skip(c, b" xfeatures: ", 12) and hexadecimal(c, &row.xfeatures) and skip(c, b" xcomp_bv: ", 11) and \
         hexadecimal(c, &row.xcomp_bv) and ended(c)
@@ -413,7 +413,7 @@ cdef bint fields_of(Cursor *c, uint8_t fields, Row *row) noexcept nogil:
     if fields == F_MSR:
         return hexadecimal(c, &row.fpu) and skip(c, b", value ", 8) and hexadecimal(c, &row.xfeatures) and ended(c)
     if fields == F_KVM_FPU:
-        row.load = 0 if skip(c, b"un", 2) else 1
+        row.flag = 0 if skip(c, b"un", 2) else 1
         return skip(c, b"load", 4) and ended(c)
     if fields == F_IDLE:
         return skip(c, b"state=", 6) and decimal(c, &row.fpu) and ended(c)
@@ -424,7 +424,7 @@ cdef bint fields_of(Cursor *c, uint8_t fields, Row *row) noexcept nogil:
             return False
         # Capital letters or small ones, as the vendor's half of KVM has it.
         if (skip(c, b"XSETBV", 6) or skip(c, b"xsetbv", 6)) and ended(c):
-            row.load = 1
+            row.flag = 1
     return True
 
 
@@ -433,7 +433,7 @@ cdef Status event_of(Cursor *c, const Reading *reading, Row *row) noexcept nogil
     cdef Text name
     cdef const Form *form
     row.fpu = row.xfeatures = row.xcomp_bv = 0
-    row.other = row.load = -1
+    row.other = row.flag = -1
     row.state = 0
     row.next_comm.length = 0
     if not head(c, reading.ftrace, row, &name):
@@ -484,7 +484,7 @@ cdef void put(Out *out, const Row *row, uint64_t line) noexcept nogil:
     store_le32(out.column[3] + 4 * i, <uint32_t>row.tid)
     store_le32(out.column[4] + 4 * i, <uint32_t>row.other)
     out.column[5][i] = row.state
-    out.column[6][i] = <uint8_t>row.load
+    out.column[6][i] = <uint8_t>row.flag
     store_le64(out.column[7] + 8 * i, row.fpu)
     store_le64(out.column[8] + 8 * i, row.xfeatures)
     store_le64(out.column[9] + 8 * i, row.xcomp_bv)

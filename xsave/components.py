@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from typing import Final
 
-__all__ = ["COMPONENTS", "Component", "ComponentInfo", "ComponentMask", "Requirement"]
+__all__ = ["COMPONENTS", "SUPERVISOR", "USER", "Component", "ComponentInfo", "ComponentMask", "Requirement"]
 
 
 class Component(IntEnum):
@@ -182,6 +182,9 @@ _ROWS = (
 )
 
 COMPONENTS: "Final[Mapping[Component, ComponentInfo]]" = {row.component: row for row in _ROWS}
+# Those that IA32_XSS enables, and those that XCR0 does.
+SUPERVISOR = sum([row.component.mask for row in _ROWS if row.supervisor])
+USER = sum([row.component.mask for row in _ROWS if not row.supervisor])
 
 # Names of whole features that stand for several components on input.
 _GROUPS = {

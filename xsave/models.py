@@ -154,6 +154,11 @@ class CpuModel:
     xcr0_mask: ComponentMask
     xss_mask: ComponentMask
 
+    @property
+    def mxcsr_mask(self) -> int:
+        """MXCSR_MASK: the bits of MXCSR that are not reserved (SDM1 11.6.6)."""
+        return int(self.knobs["mxcsr_mask"])  # type: ignore[call-overload, no-any-return]
+
     def __init__(self, *_: object) -> None:
         raise TypeError("use CpuModel.host, .named, .from_cpuid, .from_text, .from_kvm_cpuid2 or .from_layout_note")
 

@@ -155,8 +155,8 @@ def test_a_hostile_area_is_reported() -> None:
 @pytest.mark.parametrize(
     ("facts", "text"),
     [
-        ({"by": ["kvm", "vmware"]}, "by 'vmware' is none of kvm, criu, xrstor, ptrace"),
-        ({"lost": "keep"}, "lost 'keep'"),
+        ({"by": ["kvm", "vmware"]}, "by='vmware': one of 'kvm', 'criu', 'xrstor', 'ptrace'"),
+        ({"lost": "keep"}, "lost='keep': one of 'raise', 'drop'"),
         ({"xcr0": 0x602E7}, "XCR0 0x602e7 is no value that EPYC-Genoa takes"),
         ({"xcr0": 6}, "XCR0 0x6"),
         ({"xss": 0x100}, "IA32_XSS 0x100"),

@@ -106,7 +106,7 @@ def test_the_worst_of_a_policy(host: str) -> None:
 def test_bad_facts() -> None:
     policy = audit.policy("vmx-exit", model("EPYC-Genoa"))
     guest = audit.Live(7, 0, 0)
-    with pytest.raises(ValueError, match="save 'all' is none of rfbm-all"):
+    with pytest.raises(ValueError, match="save='all': one of 'rfbm-all'"):
         audit.admit(policy, guest, 7, save="all")
     with pytest.raises(ValueError, match="a buffer of 0 bytes"):
         audit.admit(policy, guest, 7, size=0)

@@ -19,7 +19,7 @@ def one_input(data: bytes) -> None:
         return
     assert len(found) + sum(found.skipped.values()) <= data.count(b"\n") + 1 or data[:1] in b"\x1f\xfd\x28\x04"
     assert int(found.event.max()) < len(Event)
-    assert np.isin(found.load, (-1, 0, 1)).all()
+    assert np.isin(found.flag, (-1, 0, 1)).all()
     assert (np.diff(found.line.astype(np.int64)) > 0).all()
     for cpu in np.unique(found.cpu):
         times = found.time[found.cpu == cpu]

@@ -19,6 +19,7 @@ import xsave
 from tests import skips
 from tests.images.areas import area_of, layout_of, legacy_of
 from tests.images.test_elf import Pipe
+from tests.packers import PACKERS
 from tests.run_tool import run_tool
 from tests.writers import elf
 from tests.writers.elf import Thread
@@ -31,23 +32,6 @@ MEMORY = os.urandom(1 << 18)
 CORE = elf.core(elf.linux_notes(THREADS), [(0x400000, MEMORY)])
 
 
-def zstd(data):
-    skips.needs_module("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
-    if sys.version_info >= (3, 14):
-        from compression import zstd
-    else:
-        from backports import zstd
-    return zstd.compress(data)
-
-
-def lz4(data):
-    skips.needs_module("lz4")
-    import lz4.frame
-
-    return lz4.frame.compress(data)
-
-
-PACKERS = {"gzip": gzip.compress, "xz": lzma.compress, "zstd": zstd, "lz4": lz4}
 
 
 @functools.cache

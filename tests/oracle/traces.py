@@ -38,7 +38,7 @@ EVENTS = {
 OTHER = 23
 SYSTEM = {name.partition(":")[2]: name.partition(":")[0] for name in EVENTS}
 
-COLUMNS = ("time", "cpu", "event", "tid", "other", "state", "load", "fpu", "xfeatures", "xcomp_bv", "line")
+COLUMNS = ("time", "cpu", "event", "tid", "other", "state", "flag", "fpu", "xfeatures", "xcomp_bv", "line")
 
 # A name is 15 bytes at most in what the kernel prints; perf may know a longer one.
 WHEN = r"\[(\d{3,5})\] +FLAGS(\d{1,10})\.(\d{6}|\d{9}): "
@@ -77,7 +77,7 @@ def fields(event: str, text: str, row: dict[str, int], names: list[tuple[int, st
     elif event.startswith("x86_fpu_"):
         if not (match := FPU.fullmatch(text)):
             return False
-        row |= {"fpu": int(match[1], 16), "load": int(match[2])}
+        row |= {"fpu": int(match[1], 16), "flag": int(match[2])}
         row |= {"xfeatures": int(match[3], 16), "xcomp_bv": int(match[4], 16)}
     elif event in ("write_msr", "read_msr"):
         if not (match := MSR.fullmatch(text)):
@@ -86,11 +86,11 @@ def fields(event: str, text: str, row: dict[str, int], names: list[tuple[int, st
     elif event == "kvm_fpu":
         if not (match := KVM_FPU.fullmatch(text)):
             return False
-        row["load"] = 0 if match[1] else 1
+        row["flag"] = 0 if match[1] else 1
     elif event == "kvm_exit":
         if not (match := KVM_EXIT.fullmatch(text)):
             return False
-        row["load"] = 1 if match[1] in ("XSETBV", "xsetbv") else -1
+        row["flag"] = 1 if match[1] in ("XSETBV", "xsetbv") else -1
     elif event == "cpu_idle":
         if not (match := IDLE.fullmatch(text)):
             return False
@@ -119,7 +119,7 @@ def line_of(text: str, ftrace: bool) -> tuple[str, dict[str, int], list[tuple[in
         short, full = event.partition(":")[2], event
     row = dict.fromkeys(COLUMNS, 0)
     row |= {"time": int(seconds) * 10**9 + int(fraction.ljust(9, "0")), "cpu": int(cpu), "tid": int(tid)}
-    row |= {"other": -1, "load": -1, "event": EVENTS.get(full, OTHER)}
+    row |= {"other": -1, "flag": -1, "event": EVENTS.get(full, OTHER)}
     names = [(row["tid"], comm)]
     if full not in EVENTS:
         known = re.match("sched_|x86_fpu_|kvm_", short)

@@ -2,7 +2,6 @@
 
 import gzip
 import io
-import lzma
 import os
 import random
 import re
@@ -18,6 +17,7 @@ from hypothesis import strategies as st
 
 from tests import skips
 from tests.oracle import traces as oracle
+from tests.packers import PACKERS
 from tests.paths import DATA
 from tests.scale import repeats
 from tests.switching.lines import SMALL, TRACES, fpu, line, path_of, rows, switch, text_of
@@ -110,20 +110,20 @@ def test_small_trace():
 @pytest.mark.parametrize(
     ("text", "values"),
     [
-        (switch("a", 5, "R+", 6, "b"), {"event": 0, "tid": 5, "other": 6, "state": ord("R"), "load": -1}),
+        (switch("a", 5, "R+", 6, "b"), {"event": 0, "tid": 5, "other": 6, "state": ord("R"), "flag": -1}),
         (switch("a", 5, "X", 0, "swapper/0", shown=(":-1", -1)), {"tid": 5, "other": 0, "state": ord("X")}),
-        (fpu("dropped", 0, 0xE7, 1 << 63 | 0x200E7), {"event": 3, "load": 0, "xfeatures": 0xE7, "state": 0}),
-        (fpu("dropped", 1, 0xE7, 1 << 63 | 0x200E7), {"load": 1, "xcomp_bv": 1 << 63 | 0x200E7, "other": -1}),
+        (fpu("dropped", 0, 0xE7, 1 << 63 | 0x200E7), {"event": 3, "flag": 0, "xfeatures": 0xE7, "state": 0}),
+        (fpu("dropped", 1, 0xE7, 1 << 63 | 0x200E7), {"flag": 1, "xcomp_bv": 1 << 63 | 0x200E7, "other": -1}),
         (fpu("dropped", 1, 0x60000, 1 << 63 | 0x600E7), {"xfeatures": 0x60000, "fpu": 0xFFFF888102A00CC0}),
         (fpu("dropped", 1, 0x40000, 0), {"xfeatures": 0x40000, "xcomp_bv": 0}),
         (line("a", 5, 3, 10**9, "msr:write_msr", "c0000102, value ffffffffffffffff"),
          {"event": 12, "fpu": 0xC0000102, "xfeatures": (1 << 64) - 1, "cpu": 3, "tid": 5}),
         (line("a", 5, 65535, 10**9, "msr:read_msr", "1c4, value 40000"), {"event": 13, "cpu": 65535}),
-        (line("a", 5, 0, 10**9, "kvm:kvm_fpu", "unload"), {"event": 14, "load": 0}),
-        (line("a", 5, 0, 10**9, "kvm:kvm_fpu", "load"), {"event": 14, "load": 1, "fpu": 0}),
-        (line("a", 5, 0, 10**9, "kvm:kvm_exit", "vcpu 0 reason XSETBV rip 0x1"), {"event": 16, "load": 1}),
-        (line("a", 5, 0, 10**9, "kvm:kvm_exit", "vcpu 0 reason xsetbv rip 0x1"), {"event": 16, "load": 1}),
-        (line("a", 5, 0, 10**9, "kvm:kvm_exit", "reason CPUID rip 0x1"), {"event": 16, "load": -1}),
+        (line("a", 5, 0, 10**9, "kvm:kvm_fpu", "unload"), {"event": 14, "flag": 0}),
+        (line("a", 5, 0, 10**9, "kvm:kvm_fpu", "load"), {"event": 14, "flag": 1, "fpu": 0}),
+        (line("a", 5, 0, 10**9, "kvm:kvm_exit", "vcpu 0 reason XSETBV rip 0x1"), {"event": 16, "flag": 1}),
+        (line("a", 5, 0, 10**9, "kvm:kvm_exit", "vcpu 0 reason xsetbv rip 0x1"), {"event": 16, "flag": 1}),
+        (line("a", 5, 0, 10**9, "kvm:kvm_exit", "reason CPUID rip 0x1"), {"event": 16, "flag": -1}),
         (line("a", 5, 0, 10**9, "power:cpu_idle", "state=3 cpu_id=0"), {"event": 20, "fpu": 3}),
         (line("a", 2147483647, 0, 10**9, "kvm:kvm_pio"), {"tid": 2147483647, "event": 19}),
         (b"a 5 [000] 12.123456789: kvm:kvm_entry:\n", {"time": 12_123_456_789}),
@@ -133,7 +133,7 @@ def test_small_trace():
         (b"  a-5  [001] dNh2. 12.123456: write_msr: 1c4, value 40000\n", {"event": 12, "cpu": 1, "fpu": 0x1C4}),
         (b"  a-5 (    5) [001] 12.123456: kvm_fpu: load\n", {"event": 14, "tid": 5}),
         (b"  <...>-5 (-------) [001] ..... 12.123456: x86_fpu_dropped: x86/fpu: 00000000deadbeef load: 0 "
-         b"xfeatures: 3 xcomp_bv: 8000000000000007\n", {"event": 3, "fpu": 0xDEADBEEF, "load": 0}),
+         b"xfeatures: 3 xcomp_bv: 8000000000000007\n", {"event": 3, "fpu": 0xDEADBEEF, "flag": 0}),
     ],
 )
 def test_line(text, values):
@@ -340,23 +340,7 @@ def test_missing_file(tmp_path):
         read_trace(tmp_path)
 
 
-def zstd(data):
-    skips.needs_module("compression.zstd" if sys.version_info >= (3, 14) else "backports.zstd")
-    if sys.version_info >= (3, 14):
-        from compression import zstd
-    else:
-        from backports import zstd
-    return zstd.compress(data)
-
-
-def lz4(data):
-    skips.needs_module("lz4")
-    import lz4.frame
-
-    return lz4.frame.compress(data)
-
-
-@pytest.mark.parametrize("pack", [bytes, gzip.compress, lzma.compress, zstd, lz4], ids=lambda pack: pack.__name__)
+@pytest.mark.parametrize("pack", [bytes, *PACKERS.values()], ids=["plain", *PACKERS])
 def test_ways_to_a_trace(pack, tmp_path):
     whole = SMALL * 800
     expected = rows(read_trace(whole))

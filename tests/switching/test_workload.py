@@ -99,7 +99,7 @@ def test_a_workload_of_ones_own():
     [
         ({"time": np.zeros(4, "<u8")}, "column cpu is <u2 of shape .3,., expected <u2 of shape .4,."),
         ({"cpu": np.zeros(3, "<u4")}, "column cpu is <u4"),
-        ({"load": np.zeros(3, "u1")}, "column load is .u1"),
+        ({"flag": np.zeros(3, "u1")}, "column flag is .u1"),
         ({"line": np.zeros((3, 1), "<u4")}, "column line is <u4 of shape .3, 1."),
         ({"extra": np.zeros(3)}, "columns .*extra"),
     ],
@@ -180,7 +180,7 @@ def test_damaged_file(data, message):
     assert str(caught.value).startswith("<stream>: ")
 
 
-@pytest.mark.parametrize(("column", "value"), [("event", len(Event)), ("event", 255), ("load", 2), ("load", -2)])
+@pytest.mark.parametrize(("column", "value"), [("event", len(Event)), ("event", 255), ("flag", 2), ("flag", -2)])
 def test_values_out_of_range(column, value):
     workload = read_trace(SMALL)
     workload.columns[column][3] = value

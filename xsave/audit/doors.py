@@ -7,12 +7,11 @@ the bits or the sizes, the first byte to blame, and what to do next. What Linux 
 
 from xsave.area import header_findings
 from xsave.audit import uabi
-from xsave.audit.policies.rules import KVM, KVM_SOURCE, KVM_XSS, WORDS, first_refusal
-from xsave.audit.verdict import can_disable
-from xsave.codec import encode
-from xsave.components import COMPONENTS, Component, ComponentMask
+from xsave.audit.policies.rules import GROUPS, KVM, KVM_SOURCE, KVM_XSS, WORDS, first_refusal
+from xsave.audit.verdict import byte_of, can_disable, initial_bytes
+from xsave.components import SUPERVISOR, Component, ComponentMask
 from xsave.errors import LayoutError
-from xsave.layout import COMPACTED, HEADER, MXCSR, STANDARD, Layout
+from xsave.layout import COMPACTED, HEADER, STANDARD, Layout
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
     from xsave.models import CpuModel
 
-__all__ = ["WAYS", "Door", "Objection", "State", "cut", "doors", "initial", "least_xcr0"]
+__all__ = ["WAYS", "Door", "Objection", "State", "cut", "doors", "initial"]
 
 WAYS = ("kvm", "criu", "xrstor", "ptrace")
 # The only components for which CRIU's images have fields (images/core-x86.proto), beside what it asks other calls for.
@@ -28,10 +27,6 @@ _CRIU_KEEPS = int(ComponentMask.parse("x87 SSE AVX MPX AVX512 PKRU"))
 _CRIU = "CRIU criu/arch/x86/cpu.c"
 _XSTATE = HEADER[0]
 _PERMISSION = "arch_prctl(ARCH_REQ_XCOMP_GUEST_PERM, 18) before the first KVM_CREATE_VCPU gives a guest tiles"
-# Where a rule of XCR0 is about a group, the group.
-_GROUPS = {
-    "R-X87": "x87", "R-AVX": "SSE AVX", "R-MPX": "MPX", "R-APX": "MPX APX", "R-AVX512": "AVX AVX512", "R-AMX": "AMX",
-}  # fmt: skip
 
 
 class Objection:
@@ -91,12 +86,12 @@ class State:
 
     def __init__(
         self, data: "bytes | memoryview", layout: Layout, xcr0: int, xss: int, xfd: int,
-        origin: "CpuModel | None" = None,
+        *, origin: "CpuModel | None" = None, kept: "int | None" = None,
     ) -> None:  # fmt: skip
         self.data = data
         self.layout = layout
         self.origin = layout.model if origin is None else origin
-        self.kept = len(data)
+        self.kept = len(data) if kept is None else kept
         self.xcr0 = xcr0
         self.xss = xss
         self.xfd = xfd
@@ -126,19 +121,22 @@ def _kvm(state: State, model: "CpuModel", xcr0: int, xss: int) -> "Iterator[Door
     offered = int(uabi.enabled(model, xcr0))
     yield Door("kvm", "KVM_SET_XCRS", _xcr0(state.xcr0, model, offered), "EINVAL")
     if state.xss:
-        pair = xss & KVM_XSS
-        yield Door("kvm", "KVM_SET_MSRS IA32_XSS", _xss(state.xss, model, pair if pair == KVM_XSS else 0), "refused")
+        pair = KVM_XSS if xss & KVM_XSS == KVM_XSS else 0
+        found = _msr("IA32_XSS", state.xss, pair, f"KVM does not offer on {model.name}",
+                     "take a host and a kernel that offer it (CET: since Linux 6.18, both bits or none)")  # fmt: skip
+        yield Door("kvm", "KVM_SET_MSRS IA32_XSS", found, "refused")
     if state.xfd:
-        yield Door("kvm", "KVM_SET_MSRS IA32_XFD", _xfd(state.xfd, model, can_disable(model) & offered), "refused")
-    found, _ = uabi.findings(state.data, model, uabi.KVM, offered, 0)
-    objections = [_of_kernel(code, offset, text, state, model, offered) for code, offset, text, fatal in found if fatal]
+        found = _msr("IA32_XFD", state.xfd, can_disable(model) & offered, f"{model.name} cannot disable for it",
+                     "take a host that offers the component to guests, or write 0")  # fmt: skip
+        yield Door("kvm", "KVM_SET_MSRS IA32_XFD", found, "refused")
+    objections, _ = _kernels(state, model, uabi.KVM, offered, 0)
     objections += cut(state, state.xstate_bv, "KVM_GET_XSAVE2 gives it all: as many bytes as KVM_CAP_XSAVE2 says")
     disabled = state.xstate_bv & state.xfd & offered
     if disabled:
         text = f"XSTATE_BV has {ComponentMask(disabled)}, which IA32_XFD disables: the host's XRSTOR of it takes " \
                "#NM, or its state is dropped [Linux kvm/x86.c]"  # fmt: skip
         hint = "clear these bits of XSTATE_BV, or save the guest with IA32_XFD 0"
-        objections.append(Objection("K-XFD", text, hint, disabled, _first(_XSTATE, disabled), silent=True))
+        objections.append(Objection("K-XFD", text, hint, disabled, byte_of(_XSTATE, disabled), silent=True))
     yield Door("kvm", uabi.KVM, [*objections, *_shifted(state, model, offered)], "EINVAL")
 
 
@@ -148,7 +146,7 @@ def _xcr0(value: int, model: "CpuModel", offered: int) -> "list[Objection]":
     if code is None:
         return []
     if code != "A-NOALLOW":
-        group = int(ComponentMask.parse(_GROUPS[code]))
+        group = GROUPS[code]
         text = f"XCR0 {ComponentMask(value)}: {WORDS[code]}; of {ComponentMask(group)} it has " \
                f"{ComponentMask(value & group)} [{KVM_SOURCE}]"  # fmt: skip
         return [Objection(code, text, "no guest can have loaded this XCR0: the snapshot is not what it had", group)]
@@ -161,57 +159,40 @@ def _xcr0(value: int, model: "CpuModel", offered: int) -> "list[Objection]":
     return [Objection(code, text, _PERMISSION if tiles else hint, outside)]
 
 
-def least_xcr0(components: int) -> int:
-    """The least XCR0 that KVM takes and that has these user components."""
-    value = components
-    while (code := first_refusal(KVM, value, ~0)) is not None and code in _GROUPS and code != "R-APX":
-        value |= int(ComponentMask.parse(_GROUPS[code]))
-    return value
-
-
-def _xss(value: int, model: "CpuModel", offered: int) -> "list[Objection]":
+def _msr(register: str, value: int, offered: int, who: str, hint: str) -> "list[Objection]":
     outside = value & ~offered
-    if not outside:
-        return []
-    text = f"IA32_XSS {ComponentMask(value)} has {ComponentMask(outside)}, which KVM does not offer on {model.name}"
-    hint = "take a host and a kernel that offer it (CET: since Linux 6.18, both bits or none)"
-    return [Objection("MSR-MASK", text, hint, outside)]
+    text = f"{register} {ComponentMask(value)} has {ComponentMask(outside)}, which {who}"
+    return [Objection("MSR-MASK", text, hint, outside)] if outside else []
 
 
-def _xfd(value: int, model: "CpuModel", offered: int) -> "list[Objection]":
-    outside = value & ~offered
-    if not outside:
-        return []
-    text = f"IA32_XFD {ComponentMask(value)} has {ComponentMask(outside)}, which {model.name} cannot disable for it"
-    return [Objection("MSR-MASK", text, "take a host that offers the component to guests, or write 0", outside)]
+def _kernels(
+    state: State, model: "CpuModel", entry: str, offered: int, absent: int
+) -> "tuple[list[Objection], str | None]":
+    # What the kernel's own check objects to, and its error.
+    found, error = uabi.findings(state.data, model, entry, offered, absent)
+    return [_of_kernel(code, offset, text, state, model, offered, absent)
+            for code, offset, text, fatal in found if fatal], error  # fmt: skip
 
 
 def _of_kernel(
-    code: str, offset: int, text: str, state: State, model: "CpuModel", offered: int
+    code: str, offset: int, text: str, state: State, model: "CpuModel", offered: int, absent: int
 ) -> Objection:
     mask = 0
     if code == "U-XSTATE":
         mask = state.xstate_bv & ~offered
         hint = _leave_out(state, mask)
     elif code == "U-XFD":
-        mask = state.xstate_bv & state.xfd & can_disable(model) & offered
+        mask = state.xstate_bv & absent & offered
         hint = "the thread must use it once before (TILEZERO), with the permission of ARCH_REQ_XCOMP_PERM"
     elif code == "U-XCOMP":
         hint = "convert it to the standard format"
     elif code == "U-RESERVED":
         hint = f"bytes {_XSTATE + 16} to {HEADER[1] - 1} of the header must be 0: converting writes zeros"
     elif code == "U-MXCSR":
-        hint = f"clear the bits that MXCSR_MASK {model.knobs.get('mxcsr_mask', 0xFFFF):#x} lacks: converting does"
+        hint = f"clear the bits that MXCSR_MASK {model.mxcsr_mask:#x} lacks: converting does"
     else:
-        hint = f"the call wants {_wanted(model, offered)}"
+        hint = f"the call wants {uabi.area_size(model, offered):,} bytes: converting writes as many"
     return Objection(code, text, hint, mask, offset)
-
-
-def _wanted(model: "CpuModel", offered: int) -> str:
-    try:
-        return f"{Layout(model, offered | 3, STANDARD).size:,} bytes: converting writes as many"
-    except LayoutError:
-        return "a whole area"
 
 
 # --- ptrace
@@ -220,8 +201,7 @@ def _wanted(model: "CpuModel", offered: int) -> str:
 def _ptrace(state: State, model: "CpuModel", xcr0: int) -> Door:
     # A thread that has not used a component that IA32_XFD can disable has no room for it.
     offered, absent = int(uabi.enabled(model, xcr0)), can_disable(model) & state.xfd
-    found, error = uabi.findings(state.data, model, uabi.PTRACE, offered, absent)
-    objections = [_of_kernel(code, offset, text, state, model, offered) for code, offset, text, fatal in found if fatal]
+    objections, error = _kernels(state, model, uabi.PTRACE, offered, absent)
     return Door("ptrace", uabi.PTRACE, [*objections, *_shifted(state, model, offered)], error or "")
 
 
@@ -242,11 +222,11 @@ def _criu(state: State, model: "CpuModel", xcr0: int) -> Door:
                f"{state.origin.name or 'its CPU'} has and that of {model.name} has not [{_CRIU}]"  # fmt: skip
         hint = "restore where they are; --cpu-cap=none skips the check, and the process may take #UD"
         found.append(Objection("C-XFEATURES", text, hint, outside))
-    for code, what, before, after in (
-        ("C-SIZE", "xsave size", _size(state.origin, state.xcr0), _size(model, xcr0)),
-        ("C-SIZE-MAX", "xsave max size", _size(state.origin, int(state.origin.xcr0_mask)),
-         _size(model, int(model.xcr0_mask))),
-    ):  # fmt: skip
+    for code, what, theirs, ours in (
+        ("C-SIZE", "xsave size", state.xcr0 & int(state.origin.xcr0_mask), xcr0),
+        ("C-SIZE-MAX", "xsave max size", int(state.origin.xcr0_mask), int(model.xcr0_mask)),
+    ):
+        before, after = uabi.area_size(state.origin, theirs), uabi.area_size(model, ours)
         if before != after:
             text = f"CPU {what} mismatch ({before}/{after}) [{_CRIU}]"
             hint = "restore where CPUID(0DH,0) says the same; --cpu-cap=none skips the check: first see what the " \
@@ -258,32 +238,24 @@ def _criu(state: State, model: "CpuModel", xcr0: int) -> Door:
         text = f"{ComponentMask(gone)} in use: CRIU's images have no field for it, the registers come back initial " \
                "[CRIU images/core-x86.proto]"  # fmt: skip
         hint = "TILERELEASE before the dump, or dump where the process does not use it"
-        found.append(Objection("C-LOST", text, hint, gone, _first(_XSTATE, gone), silent=True))
+        found.append(Objection("C-LOST", text, hint, gone, byte_of(_XSTATE, gone), silent=True))
     return Door("criu", "criu restore", found, "error")
-
-
-def _size(model: "CpuModel", mask: int) -> int:
-    try:
-        return Layout(model, mask & int(model.xcr0_mask) | 3, STANDARD).size
-    except LayoutError:
-        return 0
 
 
 # --- XRSTOR, XRSTORS
 
 
 def _xrstor(state: State, model: "CpuModel", xcr0: int, xss: int) -> Door:
-    supervisor = bool(state.layout.format == COMPACTED and (int(state.layout.mask) | state.xss) & _supervisor())
+    supervisor = bool(state.layout.format == COMPACTED and (int(state.layout.mask) | state.xss) & SUPERVISOR)
     name = "XRSTORS" if supervisor else "XRSTOR"
     if ("xsaves" if supervisor else "xsave") not in model.instructions:
         text = f"{model.name} has no {name}: #UD [SDM1 13.2]"
         return Door("xrstor", name, [Objection("UD", text, "convert it to the standard format for XRSTOR")], "#UD")
     allowed = xcr0 | (xss if supervisor else 0)
     found = []
-    knob = model.knobs.get("mxcsr_mask", 0xFFFF)
     for code, offset, text, fatal in header_findings(
-        state.data, allowed, mxcsr_mask=knob if isinstance(knob, int) else 0xFFFF,
-        compaction="xsavec" in model.instructions, supervisor=supervisor,
+        state.data, allowed, mxcsr_mask=model.mxcsr_mask, compaction="xsavec" in model.instructions,
+        supervisor=supervisor,
     ):  # fmt: skip
         if not fatal:
             continue
@@ -296,7 +268,7 @@ def _xrstor(state: State, model: "CpuModel", xcr0: int, xss: int) -> Door:
     disabled = state.xstate_bv & state.xfd & xcr0
     if disabled and not found:
         text = f"XSTATE_BV has {ComponentMask(disabled)}, which IA32_XFD disables: #NM [SDM1 13.14]"
-        found.append(Objection("NM-XFD", text, "clear IA32_XFD first", disabled, _first(_XSTATE, disabled)))
+        found.append(Objection("NM-XFD", text, "clear IA32_XFD first", disabled, byte_of(_XSTATE, disabled)))
         error = "#NM"
     if not found:
         found += cut(state, state.xstate_bv, "the rest of the area is needed, or other memory is loaded")
@@ -304,13 +276,9 @@ def _xrstor(state: State, model: "CpuModel", xcr0: int, xss: int) -> Door:
     return Door("xrstor", name, found, error)
 
 
-def _supervisor() -> int:
-    return sum(component.mask for component, row in COMPONENTS.items() if row.supervisor)
-
-
 def _hint_of_header(code: str, state: State, mask: int, name: str) -> str:
-    if mask & _supervisor():
-        return f"IA32_XSS must have {ComponentMask(mask & _supervisor())} when {name} executes: restore it first"
+    if mask & SUPERVISOR:
+        return f"IA32_XSS must have {ComponentMask(mask & SUPERVISOR)} when {name} executes: restore it first"
     if mask:
         return _leave_out(state, mask)
     return "converting writes a header that it takes"
@@ -329,10 +297,8 @@ def initial(state: State, mask: int) -> int:
     """The components of `mask` whose bytes are there and are those of the initial configuration (MXCSR is none of
     SSE's, SDM1 13.6)."""
     layout, found = state.layout, 0
-    blank = encode({}, layout)
     for component in ComponentMask(mask & int(layout.mask)):
-        extents = [(at, at + size) for at, size in layout.extents(component) if at != MXCSR[0]]
-        if all(state.data[at:end] == blank[at:end] for at, end in extents):
+        if all(state.data[at : at + len(held)] == held for at, held in initial_bytes(layout, component)):
             found |= component.mask
     return found
 
@@ -378,7 +344,3 @@ def _shifted(state: State, model: "CpuModel", allowed: int) -> "Iterator[Objecti
 
 def _first_byte(layout: Layout, mask: int) -> int:
     return min(layout.offsets[component][0] for component in ComponentMask(mask))
-
-
-def _first(start: int, bits: int) -> int:
-    return start + ((bits & -bits).bit_length() - 1) // 8

@@ -6,8 +6,9 @@ use that the CPU lacks) stays an objection.
 """
 
 from xsave.audit import uabi
-from xsave.audit.doors import WAYS, Door, State, cut, doors, initial, least_xcr0
+from xsave.audit.doors import WAYS, Door, State, cut, doors, initial
 from xsave.audit.frames import xcr0_value
+from xsave.audit.policies.base import one_of
 from xsave.audit.verdict import can_disable, known_mask, mask_of
 from xsave.codec import transcode
 from xsave.components import ComponentMask
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from xsave.area import Area
     from xsave.models import CpuModel
 
-__all__ = ["Conversion", "Migration", "least_xcr0", "migrate"]
+__all__ = ["Conversion", "Migration", "migrate"]
 
 
 class Conversion:
@@ -100,33 +101,30 @@ def migrate(
 
     `xcr0`, `xss`: what the system there enables (default: all that the model has, and 0). `guest_xcr0`, `guest_xss`,
     `guest_xfd`: the registers of the guest or process that the area is of (default: the user components of the area's
-    layout, 0 and 0; `least_xcr0` is a guess from what is in use). `area` may be hostile (`Area(..., check=False)`).
-    `by`: "kvm" (KVM_SET_XCRS, KVM_SET_MSRS, KVM_SET_XSAVE), "criu", "xrstor" (XRSTOR; XRSTORS where the area has
-    supervisor components), "ptrace" (PTRACE_SETREGSET; `guest_xfd` are the components that the thread has not used
-    yet). `lost="drop"`: the conversion leaves out components in use that the target lacks. `kept`: bytes that there
-    are, where the area's layout was cut to them (default: the area's).
+    layout, 0 and 0). `area` may be hostile (`Area(..., check=False)`). `by`: "kvm" (KVM_SET_XCRS, KVM_SET_MSRS,
+    KVM_SET_XSAVE), "criu", "xrstor" (XRSTOR; XRSTORS where the area has supervisor components), "ptrace"
+    (PTRACE_SETREGSET; `guest_xfd` are the components that the thread has not used yet). `lost="drop"`: the conversion
+    leaves out components in use that the target lacks. `kept`: bytes that there are, where the area's layout was cut
+    to them (default: the area's).
 
     Raises: `ValueError` for masks that a model does not have, or an unknown way [SDM1 13.8, 13.12, Linux kvm/x86.c,
     fpu/xstate.c; CRIU arch/x86/cpu.c].
     """
     for way in by or [""]:
-        if way not in WAYS:
-            raise ValueError(f"by {way!r} is none of {', '.join(WAYS)}")
-    if lost not in ("raise", "drop"):
-        raise ValueError(f"lost {lost!r} is none of raise, drop")
+        one_of(way, "by", WAYS)
+    one_of(lost, "lost", ("raise", "drop"))
     enabled = int(model.xcr0_mask) if xcr0 is None else xcr0_value(model, xcr0)
     supervisor = 0 if xss is None else known_mask(model, xss, model.xss_mask, "IA32_XSS")
     layout = area.layout
     user = int(layout.mask) & ~int(layout.model.xss_mask)
     state = State(
         memoryview(area), layout, user | 1 if guest_xcr0 is None else mask_of(guest_xcr0, "the guest's XCR0"),
-        mask_of(guest_xss, "the guest's IA32_XSS"), mask_of(guest_xfd, "the guest's IA32_XFD"),
+        mask_of(guest_xss, "the guest's IA32_XSS"), mask_of(guest_xfd, "the guest's IA32_XFD"), kept=kept,
     )  # fmt: skip
-    state.kept = len(state.data) if kept is None else kept
     found = [door for way in by for door in doors(way, state, model, enabled, supervisor)]
     conversion = _conversion(state, model, enabled, supervisor, by, lost)
     if conversion.data is not None:
-        made = State(conversion.data, conversion.layout, state.xcr0, state.xss, state.xfd, layout.model)
+        made = State(conversion.data, conversion.layout, state.xcr0, state.xss, state.xfd, origin=layout.model)
         for way in by:
             conversion.doors += doors(way, made, model, enabled, supervisor)
     return Migration(state, model, enabled, supervisor, found, conversion)
@@ -191,10 +189,9 @@ def _why(state: State, model: "CpuModel", made: Conversion, xcr0: int, xss: int)
 
 
 def _mxcsr(data: bytearray, model: "CpuModel", made: Conversion) -> None:
-    knob = model.knobs.get("mxcsr_mask", 0xFFFF)
-    allowed = knob if isinstance(knob, int) else 0xFFFF
     at, end = MXCSR[0], MXCSR[0] + 4
     value = int.from_bytes(data[at:end], "little")
-    if value & ~allowed:
-        made.changes.append(f"MXCSR {value:#x} without its reserved bits: {value & allowed:#x}")
-        data[at:end] = (value & allowed).to_bytes(4, "little")
+    clean = value & model.mxcsr_mask
+    if value != clean:
+        made.changes.append(f"MXCSR {value:#x} without its reserved bits: {clean:#x}")
+        data[at:end] = clean.to_bytes(4, "little")

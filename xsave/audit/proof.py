@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     Path = list[tuple[int, int, int, int]]
 
-__all__ = ["Example", "Proof", "Walks", "prove"]
+__all__ = ["Example", "Proof", "Walks", "prove", "rfbm_of"]
 
 SAVES, RESTORES = ("rfbm-all", "rfbm-host", "rfbm-buffer"), ("buffer", "max")
 _LEGACY = 1 << Component.X87 | 1 << Component.SSE
@@ -147,6 +147,14 @@ def prove(
     return Proof(states, found)
 
 
+def rfbm_of(policy: Policy, save: str, buffer_mask: int) -> int:
+    """EDX:EAX of a VMM's save by discipline; hardware that saves takes everything. Raises: `ValueError`."""
+    one_of(save, "save", SAVES)
+    own = policy.host_xcr0 | policy.host_xss
+    masks = {"rfbm-all": ALL, "rfbm-host": own, "rfbm-buffer": buffer_mask}
+    return masks[save] if policy.KEEPER == "vmm" else ALL
+
+
 class Walks:
     """One instruction: the walks of all components, over the writes that the policy's table admits.
 
@@ -169,11 +177,8 @@ class Walks:
             self.buffer_mask = self._largest()
         else:
             self.buffer_mask = ALL
-        own = policy.host_xcr0 | policy.host_xss
-        self.rfbm = {"rfbm-all": ALL, "rfbm-host": own, "rfbm-buffer": self.buffer_mask}[save]
-        self.load_mask = ALL if restore == "max" else self.buffer_mask
-        if policy.KEEPER != "vmm":
-            self.rfbm = self.load_mask = ALL
+        self.rfbm = rfbm_of(policy, save, self.buffer_mask)
+        self.load_mask = ALL if restore == "max" or policy.KEEPER != "vmm" else self.buffer_mask
         first = policy.first_xcr0
         self.admitted = {register: table.admitted(register) for register in ("XSS", "XFD")}
         self.xcr0 = [first, *(value for value in table.admitted("XCR0") if value != first)]

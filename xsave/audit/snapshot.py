@@ -4,8 +4,8 @@ Would the policy let it have these registers, and does its save fit?
 """
 
 from xsave.audit.policies.base import ALLOWED, Live
-from xsave.audit.proof import SAVES
-from xsave.audit.verdict import ALL, INSTRUCTIONS, buffer, check_size, instruction_format, reached
+from xsave.audit.proof import rfbm_of
+from xsave.audit.verdict import INSTRUCTIONS, buffer, check_size, instruction_format, reached
 from xsave.components import ComponentMask
 from xsave.layout import Layout
 
@@ -20,11 +20,10 @@ __all__ = ["Admission", "admit", "worst"]
 class Admission:
     """The answer for one guest.
 
-    `policy`; `guest`: its XCR0, IA32_XSS and IA32_XFD; `answers`: (register, value, `Answer`) for each that
-    it must have written;
-    `looked`: what the VMM's look before the save says, or None where a write was refused; `verdict`: the `Verdict` on
-    the save of this guest, or None where nobody saves it into a buffer of the VMM's; `worst`: the same with every
-    component in use.
+    `policy`; `guest`: its XCR0, IA32_XSS and IA32_XFD; `answers`: (register, value, `Answer`) for each that it must
+    have written; `looked`: what the VMM's look before the save says, or None where a write was refused; `verdict`: the
+    `Verdict` on the save of this guest, or None where nobody saves it into a buffer of the VMM's; `worst`: the same
+    with every component in use.
     """
 
     __slots__ = ("answers", "guest", "looked", "policy", "verdict", "worst")
@@ -83,8 +82,7 @@ def admit(
     made.looked = policy.audit(guest, room, name)
     if made.looked.outcome != ALLOWED or (policy.KEEPER != "vmm" and size is None):
         return made
-    masks = policy.at_save(guest)
-    live: "dict[str, int]" = masks._asdict()
+    live: "dict[str, int]" = policy.at_save(guest)._asdict()
     known = in_use & (int(model.xcr0_mask) | int(model.xss_mask))
     made.verdict = buffer(model, instruction=name, rfbm=rfbm, size=room, in_use=known, **live)
     made.worst = buffer(model, instruction=name, rfbm=rfbm, size=room, **live)
@@ -92,7 +90,7 @@ def admit(
 
 
 def worst(
-    policy: "Policy", *, size: int, instruction: "str | None" = None, save: "str" = "rfbm-all"
+    policy: "Policy", *, size: int, instruction: "str | None" = None, save: str = "rfbm-all"
 ) -> "tuple[Live, Verdict]":
     """The guest that takes most of a buffer of `size` bytes, among all that `policy` lets be, and the `Verdict` on it.
 
@@ -136,10 +134,5 @@ def _instruction(policy: "Policy", instruction: "str | None") -> str:
 
 def _rfbm(policy: "Policy", instruction: str, save: str) -> "tuple[int, int]":
     # EDX:EAX of the save, and the mask that the VMM's buffer is sized for.
-    if save not in SAVES:
-        raise ValueError(f"save {save!r} is none of {', '.join(SAVES)}")
     sized_for = reached(instruction, policy.allowed_xcr0, policy.allowed_xss)
-    own = policy.host_xcr0 | policy.host_xss
-    if policy.KEEPER != "vmm":
-        return ALL, sized_for
-    return {"rfbm-all": ALL, "rfbm-host": own, "rfbm-buffer": sized_for}[save], sized_for
+    return rfbm_of(policy, save, sized_for), sized_for

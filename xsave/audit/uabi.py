@@ -5,6 +5,7 @@ area: user components alone, the standard format, every reserved byte 0 (arch/x8
 """
 
 from xsave.audit.policies.rules import KVM_SUPPORTED
+from xsave.audit.verdict import byte_of
 from xsave.components import ComponentMask
 from xsave.errors import LayoutError
 from xsave.layout import HEADER, MXCSR, STANDARD, Layout
@@ -34,11 +35,6 @@ def enabled(model: "CpuModel", xcr0: "int | None") -> ComponentMask:
     return ComponentMask((int(model.xcr0_mask) if xcr0 is None else xcr0) & SUPPORTED)
 
 
-def kvm_bytes(model: "CpuModel", xcr0: int) -> int:
-    """How many bytes KVM_SET_XSAVE reads of a guest that is offered `xcr0`: more than 4,096 only with tiles."""
-    return max(KVM_BYTES, _size(model, xcr0) or 0)
-
-
 def findings(
     data: "bytes | memoryview", model: "CpuModel", entry: str, xcr0: int, xfd: int
 ) -> "tuple[list[Finding], str | None]":
@@ -47,7 +43,7 @@ def findings(
     or the virtual CPU has no room for."""
     found: "list[Finding]" = []
     error = None
-    size = _size(model, xcr0)
+    size = area_size(model, xcr0)
     if entry == PTRACE and size is not None:
         if len(data) % _WORD:
             text = f"{len(data)} bytes are not a multiple of {_WORD}: EINVAL [{_SECTION[entry]}]"
@@ -60,7 +56,7 @@ def findings(
         elif len(data) > size:
             found.append(("P-SIZE", size, f"what lies beyond byte {size} is not taken [{_SECTION[entry]}]", False))
     if entry == KVM:
-        reads = kvm_bytes(model, xcr0)
+        reads = max(KVM_BYTES, size or 0)
         if len(data) < reads:
             text = f"{len(data)} bytes; the ioctl reads {reads}, so the rest must be readable [{_SECTION[entry]}]"
             found.append(("K-SIZE", len(data), text, False))
@@ -83,34 +79,30 @@ def _header(data: "bytes | memoryview", model: "CpuModel", entry: str, xcr0: int
     absent = xstate & xcr0 & xfd
     if extra:
         text = f"XSTATE_BV {xstate:#x} has {ComponentMask(extra)}, the kernel works with {ComponentMask(xcr0)}"
-        found.append(("U-XSTATE", _first(_XSTATE, extra), f"{text}: EINVAL [{_HEADER}]", True))
+        found.append(("U-XSTATE", byte_of(_XSTATE, extra), f"{text}: EINVAL [{_HEADER}]", True))
     if absent:
         who = "the thread has not used it yet" if entry == PTRACE else "the virtual CPU has no room for it"
         text = f"XSTATE_BV {xstate:#x} has {ComponentMask(absent)}, and {who}: EINVAL [{_HEADER}]"
-        found.append(("U-XFD", _first(_XSTATE, absent), text, True))
+        found.append(("U-XFD", byte_of(_XSTATE, absent), text, True))
     if xcomp:
         text = f"XCOMP_BV {xcomp:#x} is not 0: the kernel takes the standard format alone: EINVAL [{_HEADER}]"
-        found.append(("U-XCOMP", _first(_XCOMP, xcomp), text, True))
+        found.append(("U-XCOMP", byte_of(_XCOMP, xcomp), text, True))
     for at in range(_RESERVED, _HEADER_END):
         if data[at]:
             text = f"reserved header byte {at} is {data[at]:#04x}, not 0: EINVAL [{_HEADER}]"
             found.append(("U-RESERVED", at, text, True))
             break
-    knob = model.knobs.get("mxcsr_mask", 0xFFFF)
     mxcsr = int.from_bytes(data[_MXCSR : _MXCSR + 4], "little")
-    reserved = mxcsr & ~(knob if isinstance(knob, int) else 0xFFFF)
+    reserved = mxcsr & ~model.mxcsr_mask
     if reserved and xstate & _CHECKED:
         text = f"MXCSR {mxcsr:#x} has reserved bits {reserved:#x}, and XSTATE_BV has x87, SSE or AVX"
-        found.append(("U-MXCSR", _first(_MXCSR, reserved), f"{text}: EINVAL [{_HEADER}]", True))
+        found.append(("U-MXCSR", byte_of(_MXCSR, reserved), f"{text}: EINVAL [{_HEADER}]", True))
     return found
 
 
-def _size(model: "CpuModel", xcr0: int) -> "int | None":
+def area_size(model: "CpuModel", xcr0: int) -> "int | None":
+    """Bytes of the standard area of these components, or None where the model does not say."""
     try:
         return Layout(model, xcr0 | 3, STANDARD).size
     except LayoutError:
         return None
-
-
-def _first(start: int, bits: int) -> int:
-    return start + ((bits & -bits).bit_length() - 1) // 8

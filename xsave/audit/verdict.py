@@ -10,13 +10,13 @@ from xsave.layout import COMPACTED, HEADER, MXCSR, STANDARD, Format, Layout
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from xsave.models import CpuModel
 
 __all__ = [
-    "ALL", "INSTRUCTIONS", "Verdict", "buffer", "can_disable", "check_size", "instruction_format", "known_mask",
-    "mask_of", "past", "reached",
+    "ALL", "INSTRUCTIONS", "Verdict", "buffer", "byte_of", "can_disable", "check_size", "initial_bytes",
+    "instruction_format", "known_mask", "mask_of", "past", "reached",
 ]  # fmt: skip
 
 INSTRUCTIONS = {"XSAVE": STANDARD, "XSAVEOPT": STANDARD, "XSAVEC": COMPACTED, "XSAVES": COMPACTED}
@@ -155,6 +155,20 @@ def instruction_format(model: "CpuModel", instruction: str) -> Format:
 def can_disable(model: "CpuModel") -> int:
     """The components that IA32_XFD can disable on `model`: those that a thread of Linux has only once it used them."""
     return sum(1 << component for component, row in model.components.items() if row.xfd)
+
+
+def byte_of(field: int, bits: int) -> int:
+    """The byte that holds the lowest of `bits`, of a field of an area that begins at byte `field`."""
+    return field + ((bits & -bits).bit_length() - 1) // 8
+
+
+def initial_bytes(layout: Layout, component: Component) -> "Iterator[tuple[int, bytes]]":
+    """(offset, bytes) of a component's extents in its initial configuration; MXCSR has rules of its own [SDM1 13.6]."""
+    image, done = component.info.init_image(), 0
+    for offset, size in layout.extents(component):
+        if offset != MXCSR[0] or component != Component.SSE:
+            yield offset, image[done : done + size].ljust(size, b"\0")
+            done += size
 
 
 def mask_of(value: "int | str", what: str) -> int:

@@ -3,10 +3,11 @@ what is wrong with an image, and whether its state can be restored elsewhere.
 """
 
 from xsave.cli.console import Output
-from xsave.cli.failures import DONE, NO, NO_INPUT, CommandError, usage
+from xsave.cli.failures import DONE, NO, usage
 from xsave.cli.findings import add_lints
-from xsave.cli.options import Parser, add_common, cpu, mask, number
-from xsave.errors import HostError, UnsupportedError
+from xsave.cli.options import Parser, add_common, chosen_cpu, mask, number
+from xsave.cli.verdicts import ranges_record, verdict_lines, verdict_record
+from xsave.errors import UnsupportedError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def run(options: "argparse.Namespace") -> int:
         from xsave.cli.snapshots import audit_inputs
 
         return audit_inputs(options)
-    model = chosen_cpu(options.cpu, "--cpu")
+    model = chosen_cpu(options.cpu)
     if question == "--lint":
         from xsave.cli.findings import lint_it
 
@@ -136,15 +137,6 @@ def run(options: "argparse.Namespace") -> int:
     return DONE if all(verdict.fits for verdict in verdicts) else NO
 
 
-def chosen_cpu(text: "str | None", option: str) -> "CpuModel":
-    """The CPU that `option` names, or this one. Raises: `CommandError`, with a hint where this one cannot be asked."""
-    try:
-        return cpu(text or "host")
-    except (UnsupportedError, HostError) as error:
-        hint = f"{option} NAME chooses another CPU; xsave layout --list names them"
-        raise CommandError(str(error), NO_INPUT, hint=hint) from error
-
-
 def _verdicts(options: "argparse.Namespace", model: "CpuModel") -> "list[Verdict]":
     from xsave.audit.verdict import INSTRUCTIONS, buffer
 
@@ -164,24 +156,6 @@ def _verdicts(options: "argparse.Namespace", model: "CpuModel") -> "list[Verdict
         raise usage(f"audit: {error}", "xsave audit -h") from None
 
 
-def verdict_lines(out: Output, model: "CpuModel", verdict: "Verdict") -> "Iterator[str]":
-    """A verdict on one buffer, in words."""
-    from xsave.report.text import mask_text
-
-    head = f"{verdict.instruction} on {model.name}: {verdict.required:,} bytes"
-    answer = "fits" if verdict.fits else f"{verdict.over:,} bytes past the end of {verdict.size:,}"
-    yield f"{out.style(head, 'bold')}, {out.style(answer, 'green' if verdict.fits else 'red')}"
-    yield f"  RFBM {mask_text(verdict.mask)}, {verdict.format} format"
-    if verdict.written != verdict.mask:
-        yield f"  written {mask_text(verdict.written)}"
-    if verdict.ranges:
-        runs = ", ".join(f"{begin}-{end - 1}" for begin, end in verdict.ranges)
-        yield f"  written past the end: {verdict.bytes_over:,} bytes, {runs}"
-        yield f"  first bad byte: {verdict.first_bad}"
-    if verdict.fault_at is not None:
-        yield f"  with no page behind the buffer: #PF at byte {verdict.fault_at}"
-
-
 def _json(out: Output, options: "argparse.Namespace", model: "CpuModel", verdicts: "list[Verdict]") -> None:
     from xsave.report import json as documents
 
@@ -195,28 +169,6 @@ def _json(out: Output, options: "argparse.Namespace", model: "CpuModel", verdict
     for piece in documents.stream(head, [("verdicts", [verdict_record(verdict) for verdict in verdicts])]):
         out.write(piece)
     out.line()
-
-
-def verdict_record(verdict: "Verdict") -> "dict[str, Any]":
-    """A verdict as JSON."""
-    from xsave.report.json import mask_record
-
-    return {
-        "instruction": verdict.instruction,
-        "format": str(verdict.format),
-        "rfbm": mask_record(verdict.mask),
-        "written": mask_record(verdict.written),
-        "fits": verdict.fits,
-        "required": verdict.required,
-        "over": verdict.over,
-        "ranges": _ranges(verdict.ranges),
-        "first_bad": verdict.first_bad,
-        "fault_at": verdict.fault_at,
-    }
-
-
-def _ranges(ranges: "list[tuple[int, int]]") -> "list[dict[str, int]]":
-    return [{"offset": begin, "size": end - begin} for begin, end in ranges]
 
 
 # --- the attack -----------------------------------------------------------------------------------------------------
@@ -285,9 +237,9 @@ def _demo_json(out: Output, found: "list[Act]", reasons: "list[str]", agreed: bo
             "rfbm": f"{act.rfbm:#x}",
             "sized_for": documents.mask_record(act.sized_for),
             "size": act.verdict.size,
-            "predicted": _ranges(act.verdict.ranges),
-            "unused": _ranges(act.verdict.unused),
-            "changed": _ranges(act.ranges),
+            "predicted": ranges_record(act.verdict.ranges),
+            "unused": ranges_record(act.verdict.unused),
+            "changed": ranges_record(act.ranges),
             "bytes": act.bytes_over,
             "zeros": act.zeros,
             "fault_predicted": act.verdict.fault_at,

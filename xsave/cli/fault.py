@@ -95,11 +95,6 @@ def hint(fault: "Any", machine: "Machine", size: int) -> str:
         "H-XCOMP": "--xcr0 says what is enabled; xsave convert --mask makes an area of fewer components",
         "H-XSTATE": "--xcr0 says what is enabled; xsave convert --mask makes an area of fewer components",
         "H-RESERVED": "an area must come from zeroed memory: save instructions never write these bytes",
-        "H-MXCSR": f"this CPU has MXCSR_MASK {_mxcsr_mask(machine):#x}",
+        "H-MXCSR": f"this CPU has MXCSR_MASK {machine.model.mxcsr_mask:#x}",
         "TILES-UNCONFIGURED": "--state with a tilecfg, such as an area file that has one",
     }.get(rule, "")
-
-
-def _mxcsr_mask(machine: "Machine") -> int:
-    knob = machine.model.knobs.get("mxcsr_mask", 0xFFFF)
-    return knob if isinstance(knob, int) else 0xFFFF

@@ -3,6 +3,7 @@
 from xsave.cli.console import Output
 from xsave.cli.failures import DONE, NO, usage
 from xsave.cli.options import mask, number
+from xsave.cli.verdicts import verdict_lines, verdict_record
 from xsave.errors import UnsupportedError
 
 TYPE_CHECKING = False
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from xsave.models import CpuModel
 
 _MASKS = ("allowed_xcr0", "allowed_xss", "host_xcr0", "host_xss", "xfam", "xfrm")
+OUTCOMES = {"gp": "#GP into the guest", "allowed": "allowed", "killed": "killed"}
 WORDS = {None: "the processor, no exit", "vmm": "the VMM, after an exit", "module": "the TDX module"}
 _PROPERTIES = {
     "lost-guest": "the guest's state can be lost",
@@ -72,15 +74,13 @@ def answer(options: "argparse.Namespace", model: "CpuModel") -> int:
             from xsave.report.text import mask_text
 
             for register, value, each in answers:
-                verdict = {"gp": "#GP into the guest", "allowed": "allowed", "killed": "killed"}[each.outcome]
+                verdict = OUTCOMES[each.outcome]
                 colour = "green" if each.outcome == "allowed" else "red"
                 out.line(f"{register} {mask_text(value)}: {out.style(verdict, colour)}")
                 code = f" [{each.code}]" if each.code else ""
                 out.line(f"  by {WORDS[each.exits_to]}: {each.rule}{code}")
                 out.line(f"  {each.source}")
             if found is not None:
-                from xsave.cli.audit import verdict_lines
-
                 guest, worst = found
                 out.line(f"worst guest: XCR0 {mask_text(guest.xcr0)}, IA32_XSS {mask_text(guest.xss)}")
                 for line in verdict_lines(out, model, worst):
@@ -112,8 +112,6 @@ def _answers_json(
     head: "dict[str, Any]" = {"schema": "xsave.audit-policy/1", "cpu": model.name, "policy": chosen.name}
     head["worst"] = None
     if found is not None:
-        from xsave.cli.audit import verdict_record
-
         guest, verdict = found
         head["worst"] = {"xcr0": documents.mask_record(guest.xcr0), "xss": documents.mask_record(guest.xss),
                          "size": verdict.size, **verdict_record(verdict)}  # fmt: skip

@@ -1,9 +1,9 @@
 """The emulated processor that the options describe, and one instruction executed on it."""
 
 from xsave.cli.failures import NO_INPUT, CommandError, suggestion, usage
-from xsave.cli.options import cpu, mask, number
+from xsave.cli.options import chosen_cpu, mask, number
 from xsave.components import ComponentMask
-from xsave.errors import Exit, Fault, HostError, LayoutError, UnsupportedError
+from xsave.errors import Exit, Fault, LayoutError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,11 +45,7 @@ class Machine:
     def __init__(self, options: "argparse.Namespace", instruction: str, model: "CpuModel | None" = None) -> None:
         self.instruction, self.rexw = named(instruction)
         self.host = options.cpu == "host" or (model is None and options.cpu is None)
-        try:
-            self.model: "CpuModel" = model if model is not None else cpu(options.cpu or "host")
-        except (UnsupportedError, HostError) as error:
-            hint = "--cpu NAME chooses another CPU; xsave layout --list names them"
-            raise CommandError(str(error), NO_INPUT, hint=hint) from error
+        self.model: "CpuModel" = model if model is not None else chosen_cpu(options.cpu)
         self.xcr0 = mask(options.xcr0) if options.xcr0 else self._enabled()
         self.xss = ComponentMask(mask(options.xss) if options.xss else 0)
         self.xfd = ComponentMask(mask(options.xfd) if options.xfd else 0)

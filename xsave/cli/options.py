@@ -160,6 +160,18 @@ def cpu(text: str) -> "CpuModel":
     )
 
 
+def chosen_cpu(text: "str | None", option: str = "--cpu") -> "CpuModel":
+    """The CPU that `option` names, or this one. Raises: `CommandError`, with a hint where this one cannot be asked."""
+    from xsave.cli.failures import NO_INPUT, CommandError
+    from xsave.errors import HostError, UnsupportedError
+
+    try:
+        return cpu(text or "host")
+    except (UnsupportedError, HostError) as error:
+        hint = f"{option} NAME chooses another CPU; xsave layout --list names them"
+        raise CommandError(str(error), NO_INPUT, hint=hint) from error
+
+
 def colored(choice: str) -> bool:
     """Whether to colour: `--color`, then NO_COLOR, then FORCE_COLOR, then whether stdout is a terminal."""
     import os

@@ -2,7 +2,8 @@
 
 from xsave.cli.console import Output
 from xsave.cli.findings import counted, finding_lines, finding_record
-from xsave.cli.guests import WORDS
+from xsave.cli.guests import OUTCOMES, WORDS, answer_record
+from xsave.cli.verdicts import verdict_record
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,9 +14,6 @@ if TYPE_CHECKING:
     from xsave.audit import Admission, Door, Finding, Migration, Moved
 
 __all__ = ["State", "Subject", "document", "subject_lines"]
-
-_OUTCOMES = {"gp": "#GP into the guest", "allowed": "allowed", "killed": "killed"}
-
 
 class State:
     """What was asked of one area of an input: `tid` (None: the input is the area), and the answers, or None."""
@@ -93,11 +91,11 @@ def _admission(out: Output, made: "Admission | None") -> "Iterator[str]":
         return
     for register, value, each in made.answers:
         colour = "green" if each.outcome == "allowed" else "red"
-        yield f"    {register} {mask_text(value)}: {out.style(_OUTCOMES[each.outcome], colour)}"
+        yield f"    {register} {mask_text(value)}: {out.style(OUTCOMES[each.outcome], colour)}"
         code = f" [{each.code}]" if each.code else ""
         yield from wrapped("      ", f"by {WORDS[each.exits_to]}: {each.rule}{code}", out.width)
     if made.looked is not None and made.looked.outcome != "allowed":
-        yield f"    before the save: {out.style(_OUTCOMES[made.looked.outcome], 'red')}: {made.looked.rule}"
+        yield f"    before the save: {out.style(OUTCOMES[made.looked.outcome], 'red')}: {made.looked.rule}"
     if made.worst is not None and made.verdict is not None:
         now, worst = made.verdict, made.worst
         answer = "fits" if worst.fits else f"{worst.bytes_over:,} bytes past the end of {worst.size:,} can be written"
@@ -200,14 +198,10 @@ def _state_record(state: State) -> "dict[str, Any]":
 
 
 def _admission_record(made: "Admission") -> "dict[str, Any]":
-    from xsave.cli.guests import answer_record
-    from xsave.report.json import mask_record
-
     def verdict(each: "Any") -> "dict[str, Any] | None":
         if each is None:
             return None
-        return {"instruction": each.instruction, "rfbm": mask_record(each.mask), "size": each.size,
-                "required": each.required, "over": each.over, "fits": each.fits}  # fmt: skip
+        return {"size": each.size, **verdict_record(each)}
 
     return {
         "name": made.policy.name,

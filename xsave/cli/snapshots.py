@@ -7,7 +7,7 @@ from xsave.cli.failures import DONE, NO, NO_INPUT, PARTIAL, CommandError, report
 from xsave.cli.findings import fails
 from xsave.cli.guests import chosen_policy
 from xsave.cli.inputs import Tally, expand, open_image, shown
-from xsave.cli.options import colored, cpu, mask, number
+from xsave.cli.options import chosen_cpu, colored, cpu, mask, number
 from xsave.cli.snapshot_report import State, Subject, document, subject_lines
 from xsave.errors import FormatError, HostError, LayoutError, UnsupportedError
 
@@ -33,8 +33,6 @@ class Question:
         self.masks = {name: int(mask(getattr(options, name))) for name in names if getattr(options, name) is not None}
         self.policy: "Policy | None" = None
         if options.policy:
-            from xsave.cli.audit import chosen_cpu
-
             self.policy = chosen_policy(options, chosen_cpu(options.host, "--host"))
         elif options.host:
             raise usage("audit: --host needs --policy", "xsave audit --list names the policies")
@@ -203,7 +201,7 @@ def _hostile(name: str, model: "CpuModel | None", failure: CommandError) -> "tup
 
 def _ask(state: State, question: Question, size: "int | None", process: bool) -> None:
     from xsave.audit import Live, admit, migrate, moved, trampoline
-    from xsave.audit.migration import least_xcr0
+    from xsave.audit.policies.rules import least_xcr0
 
     area, masks = state.area, question.masks
     layout = area.layout

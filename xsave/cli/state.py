@@ -123,8 +123,7 @@ def _value(name: str, value: object, source: str) -> "int | bytes":
 
 def _check(values: "Values", machine: "Machine") -> None:
     # What no instruction could have put there.
-    knob = machine.model.knobs.get("mxcsr_mask", 0xFFFF)
-    reserved = ~(knob if isinstance(knob, int) else 0xFFFF)
+    reserved = ~machine.model.mxcsr_mask
     mxcsr = values.get("mxcsr", 0)
     if isinstance(mxcsr, int) and mxcsr & reserved:
         raise CommandError(f"mxcsr {mxcsr:#x} has bits that {machine.model.name} reserves", NO_INPUT, source="--state")

@@ -234,13 +234,12 @@ def judge(
             True,
         )
         return Verdict(subject, model, "too short", xcr0, xss, [short])
-    knob = model.knobs.get("mxcsr_mask", 0xFFFF)
     findings: "list[Finding]" = [
         (str(rule), int(offset), str(message), bool(fatal))
         for rule, offset, message, fatal in header_findings(
             subject.data,
             allowed,
-            mxcsr_mask=knob if isinstance(knob, int) else 0xFFFF,
+            mxcsr_mask=model.mxcsr_mask,
             compaction=not named or "xsavec" in model.instructions,
             supervisor=xss is not None,
         )

@@ -2,7 +2,7 @@
 
 from struct import unpack_from
 
-from xsave.components import COMPONENTS, Component, ComponentMask
+from xsave.components import COMPONENTS, USER, Component, ComponentMask
 from xsave.images.image import Evidence
 from xsave.layout import STANDARD, Layout
 from xsave.models import PROFILES, CpuModel
@@ -24,14 +24,13 @@ else:
 
     Choice = namedtuple("Choice", "layout evidence warnings")
 
-__all__ = ["AVX_END", "FORMAT_BIT", "LEGACY", "USER", "Choice", "Facts", "legacy_avx", "legacy_choice", "model_of",
+__all__ = ["AVX_END", "FORMAT_BIT", "LEGACY", "Choice", "Facts", "legacy_avx", "legacy_choice", "model_of",
            "named", "profile_of"]
 
 AVX_END = 576 + COMPONENTS[Component.AVX].size
 FORMAT_BIT = 1 << 63
 LEGACY = 3
 # Every bit that some XCR0 may have.
-USER = sum(1 << component for component, row in COMPONENTS.items() if not row.supervisor)
 
 
 class Facts:

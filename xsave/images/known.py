@@ -3,8 +3,9 @@
 Built from `CpuModel.names()` when the trust order first needs it, and kept.
 """
 
+from xsave.components import USER
 from xsave.errors import LayoutError
-from xsave.images.facts import LEGACY, USER
+from xsave.images.facts import LEGACY
 from xsave.layout import STANDARD, Layout
 from xsave.models import CpuModel
 

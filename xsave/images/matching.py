@@ -3,8 +3,8 @@
 Loaded only when an artefact does not say itself which layout it has.
 """
 
-from xsave.components import COMPONENTS, Component
-from xsave.images.facts import AVX_END, FORMAT_BIT, LEGACY, USER, Choice, legacy_avx, named
+from xsave.components import COMPONENTS, USER, Component
+from xsave.images.facts import AVX_END, FORMAT_BIT, LEGACY, Choice, legacy_avx, named
 from xsave.images.image import Evidence
 from xsave.images.known import Group, beyond, groups, groups_of_size
 from xsave.layout import STANDARD, Layout

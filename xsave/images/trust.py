@@ -5,9 +5,9 @@ a layout that the artefact carries; XCOMP_BV with bit 63; XCR0, size and vendor 
 CPUs; else legacy and AVX only, with the rest named as undecodable.
 """
 
-from xsave.components import COMPONENTS, Component, ComponentMask
+from xsave.components import COMPONENTS, SUPERVISOR, USER, Component, ComponentMask
 from xsave.errors import FormatError, XSaveError
-from xsave.images.facts import FORMAT_BIT, LEGACY, USER, Choice, Facts, legacy_choice, model_of, named, profile_of
+from xsave.images.facts import FORMAT_BIT, LEGACY, Choice, Facts, legacy_choice, model_of, named, profile_of
 from xsave.images.image import Evidence
 from xsave.layout import COMPACTED, STANDARD, Layout
 from xsave.models import PROFILES, CpuModel
@@ -101,7 +101,7 @@ def _by_note(facts: Facts, warnings: "list[str]") -> Choice:
 
 def _architectural(mask: int, mxcsr_mask: int) -> CpuModel:
     # Sizes and alignment of the architecture, no standard offsets: enough for a compacted area.
-    supervisor = sum(1 << c for c, row in COMPONENTS.items() if row.supervisor and mask >> c & 1)
+    supervisor = mask & SUPERVISOR
     user = mask & ~supervisor | LEGACY
     leaves = {
         (0xD, 0): (user & 0xFFFFFFFF, 0, 0, user >> 32),

@@ -216,5 +216,5 @@ def agreement(workload: "Workload") -> Agreement:
 
 
 def _rows(workload: "Workload") -> "Iterator[tuple[Any, ...]]":
-    names = ("event", "cpu", "tid", "other", "state", "load", "fpu", "xfeatures", "xcomp_bv", "line")
+    names = ("event", "cpu", "tid", "other", "state", "flag", "fpu", "xfeatures", "xcomp_bv", "line")
     return zip(*(getattr(workload, name).tolist() for name in names), strict=True)

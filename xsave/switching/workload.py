@@ -11,7 +11,7 @@ from xsave.errors import FormatError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from typing import IO, Any, overload
+    from typing import IO, Any
     from zipfile import ZipFile
 
     import numpy as np
@@ -61,7 +61,7 @@ COLUMNS: "dict[str, str]" = {
     "tid": "<i4",
     "other": "<i4",
     "state": "|u1",
-    "load": "|i1",
+    "flag": "|i1",
     "fpu": "<u8",
     "xfeatures": "<u8",
     "xcomp_bv": "<u8",
@@ -76,27 +76,6 @@ _RATIO = 1040
 _ABOUT_MAX = 1 << 28
 
 
-class _Load:
-    """`load` of a workload is a column; `load` of the class reads a workload from a file."""
-
-    if TYPE_CHECKING:
-
-        @overload
-        def __get__(self, workload: None, owner: "type[Workload]") -> "_Load": ...
-        @overload
-        def __get__(self, workload: "Workload", owner: "type[Workload]") -> "NDArray[np.int8]": ...
-
-    def __get__(self, workload: "Workload | None", owner: "type[Workload]") -> "Any":
-        return self if workload is None else workload.columns["load"]
-
-    def __call__(self, path: "str | os.PathLike[str] | IO[bytes]") -> "Workload":
-        """Reads what `Workload.save` wrote, from a path or a seekable binary file.
-
-        Raises: `FormatError` for anything else, naming the file, what was found and what was expected.
-        """
-        return _load(path)
-
-
 class Workload:
     """Events of context switches as columns, one row an event, in the order of the trace.
 
@@ -108,7 +87,7 @@ class Workload:
     | `tid` | int32 | the task that ran; of a switch the one that stops running; -1: one that has ended |
     | `other` | int32 | of a switch the task that runs next, else -1 |
     | `state` | uint8 | of a switch the first letter of the old task's state (R, S, D, X, Z, ...), else 0 |
-    | `load` | int8 | of `x86_fpu` its flag; 1 of KVM_FPU load, 0 of unload; 1 of a KVM_EXIT by XSETBV; else -1 |
+    | `flag` | int8 | of `x86_fpu` its `load`; 1 of KVM_FPU load, 0 of unload; 1 of a KVM_EXIT by XSETBV; else -1 |
     | `fpu` | uint64 | of `x86_fpu` the state's address, of an MSR its number, of CPU_IDLE the state; else 0 |
     | `xfeatures` | uint64 | of `x86_fpu` XSTATE_BV, of an MSR its value; else 0 |
     | `xcomp_bv` | uint64 | of `x86_fpu` XCOMP_BV; else 0 |
@@ -122,6 +101,7 @@ class Workload:
 
     cpu: "NDArray[np.uint16]"
     event: "NDArray[np.uint8]"
+    flag: "NDArray[np.int8]"
     fpu: "NDArray[np.uint64]"
     line: "NDArray[np.uint32]"
     other: "NDArray[np.int32]"
@@ -130,8 +110,6 @@ class Workload:
     time: "NDArray[np.uint64]"
     xcomp_bv: "NDArray[np.uint64]"
     xfeatures: "NDArray[np.uint64]"
-
-    load = _Load()
 
     def __init__(
         self,
@@ -150,17 +128,12 @@ class Workload:
                 raise ValueError(f"column {name} is {column.dtype.str} of shape {column.shape}, expected {form} of "
                                  f"shape {(count,)}")
         self.columns = {name: columns[name] for name in COLUMNS}
+        for name, column in self.columns.items():
+            setattr(self, name, column)
         self.names = dict(names or {})
         self.skipped = dict(skipped or {})
         self.source = source
         self.assumptions = list(assumptions)
-
-    if not TYPE_CHECKING:
-
-        def __getattr__(self, name):
-            if name in COLUMNS:
-                return self.columns[name]
-            raise AttributeError(f"Workload has no attribute {name!r}")
 
     def __len__(self) -> int:
         return len(self.columns["time"])
@@ -179,6 +152,14 @@ class Workload:
 
         found = numpy.bincount(self.columns["event"], minlength=len(Event)).tolist()
         return {event: found[event] for event in Event if found[event]}
+
+    @classmethod
+    def load(cls, path: "str | os.PathLike[str] | IO[bytes]") -> "Workload":
+        """Reads what `save` wrote, from a path or a seekable binary file.
+
+        Raises: `FormatError` for anything else, naming the file, what was found and what was expected.
+        """
+        return _load(path)
 
     def save(self, path: "str | os.PathLike[str] | IO[bytes]") -> None:
         """Writes the `.npz` file that `load` reads: every column, and `about`, a JSON object as UTF-8 in uint8.
@@ -244,7 +225,7 @@ def _unpack(archive: "ZipFile", name: str) -> Workload:
         if len(columns[column]) != len(columns["time"]):
             raise FormatError(f"{name}: column {column} has {len(columns[column])} rows, expected "
                               f"{len(columns['time'])} as of time")
-    for column, low, high in (("event", 0, len(Event) - 1), ("load", -1, 1)):
+    for column, low, high in (("event", 0, len(Event) - 1), ("flag", -1, 1)):
         values = columns[column]
         outside = numpy.flatnonzero((values < low) | (values > high))
         if len(outside):

@@ -6,6 +6,7 @@ Rules that another module states are asked for there: XRSTOR's of the header of 
 
 from xsave.area import header_findings
 from xsave.audit.lints.catalogue import Finding
+from xsave.audit.verdict import byte_of, initial_bytes
 from xsave.components import Component, ComponentMask
 from xsave.errors import LayoutError
 from xsave.layout import COMPACTED, HEADER, MXCSR, STANDARD, Layout
@@ -59,7 +60,7 @@ def findings_of(
     if xfd and xstate & xfd:
         odd = ComponentMask(xstate & xfd)
         text = f"XSTATE_BV {ComponentMask(xstate)} has {_names(odd)}, which IA32_XFD disables: XRSTOR takes #NM"
-        found.append(("L-XSTATE-XFD", text, _bit(_XSTATE, odd)))
+        found.append(("L-XSTATE-XFD", text, byte_of(_XSTATE, odd)))
     lost = _tiles_lost(area, data, xstate)
     found += lost + _places(area, data, xstate, bool(lost)) + _mxcsr_zero(area, data, xstate)
     found += _stale(area, data, xstate, stale) + ([] if lost else _tiles(area)) + _pkru(area, data, xstate)
@@ -77,7 +78,7 @@ def _header(
     if xcomp != wanted:
         kind = "compacted" if compacted else "standard"
         text = f"XCOMP_BV {ComponentMask(xcomp)} in a {kind} area of {layout.mask}, expected {wanted:#x}"
-        found.append(("L-XCOMP-FORMAT", text, _bit(_XCOMP, xcomp ^ wanted)))
+        found.append(("L-XCOMP-FORMAT", text, byte_of(_XCOMP, xcomp ^ wanted)))
     renamed = {"H-MXCSR": "L-MXCSR-RESERVED"}
     # Without IA32_XSS its bits are not judged, without XCR0 none; nor are those of an area in the other format.
     allowed = _FORMAT_BIT - 1
@@ -105,7 +106,7 @@ def _tiles_lost(area: "Area", data: memoryview, xstate: int) -> "list[tuple[str,
         return []
     kept = "has zeros for" if places else "has no place for"
     text = f"XSTATE_BV {ComponentMask(xstate)} has TILECFG and TILEDATA, and the area of {len(data):,} bytes"
-    return [("L-TILE-LOST", f"{text} {kept} them", _bit(_XSTATE, _TILE_BITS))]
+    return [("L-TILE-LOST", f"{text} {kept} them", byte_of(_XSTATE, _TILE_BITS))]
 
 
 def _places(area: "Area", data: memoryview, xstate: int, tiles_lost: bool) -> "list[tuple[str, str, int | None]]":
@@ -125,7 +126,7 @@ def _places(area: "Area", data: memoryview, xstate: int, tiles_lost: bool) -> "l
     odd = ComponentMask(missing & ~cut)
     if odd:
         text = f"XSTATE_BV {ComponentMask(xstate)} has {_names(odd)}, for which the layout {layout.mask} has no place"
-        found.append(("L-XSTATE-MASK", text, _bit(_XSTATE, odd)))
+        found.append(("L-XSTATE-MASK", text, byte_of(_XSTATE, odd)))
     return found
 
 
@@ -163,14 +164,10 @@ def _stale(area: "Area", data: memoryview, xstate: int, id: str) -> "list[tuple[
 
 def _foreign(layout: Layout, data: memoryview, component: Component) -> "int | None":
     # The first byte that is neither the initial one nor 0, of what a fresh buffer holds. MXCSR has rules of its own.
-    initial, done = component.info.init_image(), 0
-    for offset, size in layout.extents(component):
-        if component == Component.SSE and offset == _MXCSR:
-            continue
-        held, expected = data[offset : offset + size], initial[done : done + size].ljust(size, b"\0")
-        done += size
+    for offset, expected in initial_bytes(layout, component):
+        held = data[offset : offset + len(expected)]
         if held != expected:
-            at = next((offset + i for i in range(size) if held[i] not in (0, expected[i])), None)
+            at = next((offset + i for i, byte in enumerate(expected) if held[i] not in (0, byte)), None)
             if at is not None:
                 return at
     return None
@@ -192,7 +189,7 @@ def _pkru(area: "Area", data: memoryview, xstate: int) -> "list[tuple[str, str, 
     ((offset, _),) = area.layout.extents(Component.PKRU)
     if not xstate & Component.PKRU.mask:
         text = f"PKRU not in XSTATE_BV {ComponentMask(xstate)}: 0, every key gives all access"
-        return [("L-PKRU-OPEN", text, _bit(_XSTATE, Component.PKRU.mask))]
+        return [("L-PKRU-OPEN", text, byte_of(_XSTATE, Component.PKRU.mask))]
     if any(data[offset : offset + 4]):
         return []
     return [("L-PKRU-OPEN", f"PKRU at byte {offset} is 0: every key gives all access", offset)]
@@ -200,8 +197,3 @@ def _pkru(area: "Area", data: memoryview, xstate: int) -> "list[tuple[str, str, 
 
 def _names(odd: ComponentMask) -> str:
     return " ".join(odd.names)
-
-
-def _bit(field: int, odd: int) -> int:
-    # The byte of a 64-bit field that holds the lowest of the odd bits.
-    return field + ((odd & -odd).bit_length() - 1) // 8

@@ -3,7 +3,7 @@
 from xsave.audit.lints.areas import lint_area
 from xsave.audit.lints.catalogue import Finding
 from xsave.audit.lints.masks import lint_unsupported, lint_xcr0, lint_xss_offer
-from xsave.audit.verdict import ALL, INSTRUCTIONS, buffer, can_disable, instruction_format, mask_of, reached
+from xsave.audit.verdict import ALL, INSTRUCTIONS, buffer, byte_of, can_disable, instruction_format, mask_of, reached
 from xsave.components import ComponentMask
 from xsave.errors import LayoutError
 from xsave.layout import COMPACTED, HEADER, STANDARD, Format, Layout
@@ -178,5 +178,5 @@ def lint_snapshot(
     if not absent or not int(area.xcomp_bv) & _FORMAT_BIT or not extra:
         return []
     text = f"the snapshot lacks {' and '.join(absent)}, and XCOMP_BV {area.xcomp_bv} has {extra} beyond XCR0"
-    odd = _XCOMP + ((extra & -extra).bit_length() - 1) // 8
+    odd = byte_of(_XCOMP, extra)
     return [Finding("L-SNAPSHOT-XSS", f"{text} {ComponentMask(xcr0)}: XRSTORS takes #GP", odd, where, tid)]

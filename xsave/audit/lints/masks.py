@@ -1,13 +1,12 @@
 """Lints of the masks in XCR0, IA32_XSS and IA32_XFD, which CPUID sets and configurations share."""
 
 from xsave.audit.lints.catalogue import Finding
-from xsave.components import COMPONENTS, Component, ComponentMask
+from xsave.components import SUPERVISOR, Component, ComponentMask
 
 __all__ = ["lint_unsupported", "lint_xcr0", "lint_xss_offer"]
 
 _TILES = Component.TILECFG.mask | Component.TILEDATA.mask
 _CET = Component.CET_U.mask | Component.CET_S.mask
-_SUPERVISOR = sum(component.mask for component, row in COMPONENTS.items() if row.supervisor)
 
 
 def lint_xcr0(xcr0: int, what: str, where: str) -> "list[Finding]":
@@ -16,8 +15,8 @@ def lint_xcr0(xcr0: int, what: str, where: str) -> "list[Finding]":
     if xcr0 & _TILES not in (0, _TILES):
         text = f"{what} {ComponentMask(xcr0)} has {ComponentMask(xcr0 & _TILES)} alone of TILECFG and TILEDATA"
         found.append(Finding("L-AMX-HALF", f"{text}: XSETBV takes #GP", None, where))
-    if xcr0 & _SUPERVISOR:
-        text = f"{what} {ComponentMask(xcr0)} has {ComponentMask(xcr0 & _SUPERVISOR)}, which IA32_XSS enables"
+    if xcr0 & SUPERVISOR:
+        text = f"{what} {ComponentMask(xcr0)} has {ComponentMask(xcr0 & SUPERVISOR)}, which IA32_XSS enables"
         found.append(Finding("L-XCR0-SUPERVISOR", f"{text}: XSETBV takes #GP", None, where))
     return found
 

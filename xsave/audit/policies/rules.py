@@ -3,7 +3,7 @@
 What the processor itself checks is `xsave.Processor`'s; `WORDS` says its rules, and these, without a value.
 """
 
-from xsave.components import Component, ComponentMask
+from xsave.components import COMPONENTS, Component, ComponentMask
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     Rule = tuple[str, Callable[[int, int], bool]]
 
 __all__ = [
-    "KVM", "KVM_SOURCE", "KVM_SUPPORTED", "KVM_XSS", "TDX_XCR0", "TDX_XFAM", "WORDS", "XEN", "XEN_SOURCE",
-    "XEN_SUPPORTED", "first_refusal",
+    "GROUPS", "KVM", "KVM_SOURCE", "KVM_SUPPORTED", "KVM_XSS", "TDX_XCR0", "TDX_XFAM", "WORDS", "XEN", "XEN_SOURCE",
+    "XEN_SUPPORTED", "first_refusal", "least_xcr0",
 ]  # fmt: skip
 
 WORDS = {
@@ -33,6 +33,11 @@ WORDS = {
     "MSR-MASK": "a bit that CPUID does not have for this MSR",
     "MSR-MISSING": "CPUID does not have this MSR",
 }
+# The components that a rule of XCR0 is about.
+GROUPS = {"R-X87": Component.X87.mask}
+for _component, _row in COMPONENTS.items():
+    for _rule in _row.requirements:
+        GROUPS[_rule.code] = GROUPS.get(_rule.code, 0) | _component.mask | _rule.needs | _rule.excludes
 _AVX512 = int(ComponentMask.parse("opmask ZMM_Hi256 Hi16_ZMM"))
 
 
@@ -72,3 +77,14 @@ TDX_XCR0 = (_OUTSIDE, _X87, _AVX, _WIDE, _AMX)
 def first_refusal(rules: "tuple[Rule, ...]", value: int, may: int) -> "str | None":
     """The code of the first rule that refuses `value` where the guest may have the components of `may`, or None."""
     return next((code for code, refuses in rules if refuses(value, may)), None)
+
+
+def least_xcr0(components: int) -> int:
+    """The least value of XCR0 that has these components, with all that they need [SDM1 13.3]."""
+    value, before = components | Component.X87.mask, 0
+    while value != before:
+        before = value
+        for component in ComponentMask(before):
+            for rule in component.info.requirements:
+                value |= rule.needs
+    return value

@@ -3,7 +3,7 @@
 from xsave.audit.policies.base import ALLOWED, GP, MODULE, Answer, Live, Policy
 from xsave.audit.policies.rules import TDX_XCR0, TDX_XFAM, WORDS, first_refusal
 from xsave.audit.verdict import mask_of
-from xsave.components import COMPONENTS, Component, ComponentMask
+from xsave.components import USER, Component, ComponentMask
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -15,7 +15,6 @@ _SOURCE = "TDX module src/common/helpers/helpers.c"
 # Bits of XFAM that may be 1, and those that must be.
 FIXED0 = int(ComponentMask.parse("x87 SSE AVX AVX512 PT PKRU CET_U CET_S UINTR LBR AMX"))
 FIXED1 = int(ComponentMask.parse("x87 SSE"))
-_USER = sum(1 << each for each, info in COMPONENTS.items() if not info.supervisor)
 _TILES = 1 << Component.TILEDATA
 
 
@@ -71,8 +70,8 @@ class TdxXfam(Policy):
 
     def after_exit(self, guest: Live) -> Live:
         """XFAM's own bits; IA32_XFD is 0."""
-        return Live(self.xfam & _USER, self.xfam & ~_USER, 0)
+        return Live(self.xfam & USER, self.xfam & ~USER, 0)
 
     def at_save(self, guest: Live) -> Live:
         """The module's save of the TD's registers, with XSAVES under XFAM into a buffer of its own."""
-        return Live(self.xfam & _USER, self.xfam & ~_USER, guest.xfd)
+        return Live(self.xfam & USER, self.xfam & ~USER, guest.xfd)
