@@ -15,7 +15,8 @@ import pytest
 from benchmarks.goals import at_most
 from benchmarks.ratio import Ratio
 from xsave.errors import UnsupportedError
-from xsave.switching.measure import Calibration, CostModel, Point, measure_instructions
+from xsave.switching.calibration import Calibration, CostModel, Point
+from xsave.switching.measure import measure_instructions
 
 # The user instructions of the family, and XRSTOR of both formats.
 INSTRUCTIONS = ("XSAVE", "XSAVEOPT", "XSAVEC", "XRSTOR", "XRSTOR compacted")

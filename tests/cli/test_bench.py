@@ -9,7 +9,8 @@ import pytest
 
 from tests import skips
 from xsave.report.json import schema
-from xsave.switching.measure import Calibration, Point, nested
+from xsave.switching.calibration import Calibration, Point
+from xsave.switching.measure import nested
 
 Cli = Callable[..., Any]
 MACHINE = {

@@ -17,7 +17,8 @@ from xsave.errors import FormatError, HostError, UnsupportedError
 from xsave.host import expected_registers
 from xsave.report.json import schema
 from xsave.switching import measure
-from xsave.switching.measure import ASSUMED, Calibration, CostModel, Point, measure_instructions, plan, states
+from xsave.switching.calibration import ASSUMED, INSTRUCTIONS, Calibration, CostModel, Point
+from xsave.switching.measure import measure_instructions, plan, states
 
 MACHINE = {
     "cpu": "a CPU", "vendor": "a maker", "xcr0": "0x7", "kernel": "Linux", "cpus": 2, "hypervisor": True,
@@ -101,7 +102,7 @@ def test_the_document_has_the_form_of_its_schema(here: Calibration) -> None:
     for found in (here, made({("XSAVE", 7, 7, False): 50, ("XSAVE", 7, 7, True): 500})):
         jsonschema.Draft202012Validator(schema("bench-insn")).validate(json.loads(found.to_json()))
     names = schema("bench-insn")["$defs"]["point"]["properties"]["instruction"]["enum"]
-    assert names == list(measure.INSTRUCTIONS)
+    assert names == list(INSTRUCTIONS)
 
 
 @pytest.fixture
@@ -151,11 +152,11 @@ def lasting() -> "dict[str, int | bytes]":
     return {name: value for name, value in values.items() if name.startswith(families)}
 
 
-@pytest.mark.parametrize("name", measure.INSTRUCTIONS)
+@pytest.mark.parametrize("name", INSTRUCTIONS)
 @skips.needs_native()
 def test_the_thread_keeps_its_registers(name: str) -> None:
     # Every register of the state that is loaded meanwhile has another value.
-    instruction, feature, special = measure.INSTRUCTIONS[name]
+    instruction, feature, special = INSTRUCTIONS[name]
     if feature not in CpuModel.host().instructions:
         skips.needs_cpu(feature)
     state = expected_registers(2, int(Host.xcr0))

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-    from xsave.switching.measure import Calibration, Point
+    from xsave.switching.calibration import Calibration, Point
 
 _EXAMPLES = """
 xsave bench insn
@@ -208,7 +208,7 @@ def _load(path: str) -> "Calibration":
     import sys
 
     from xsave.errors import FormatError
-    from xsave.switching.measure import Calibration
+    from xsave.switching.calibration import Calibration
 
     try:
         if path == "-":
