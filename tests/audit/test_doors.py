@@ -11,6 +11,7 @@ from tests.scale import repeats
 from xsave import COMPACTED, STANDARD, Area, Layout, audit
 from xsave.audit.doors import State, initial
 from xsave.audit.policies.rules import least_xcr0
+from xsave.audit.verdict import byte_of
 
 SPR, GENOA = "SapphireRapids", "EPYC-Genoa"
 
@@ -264,3 +265,19 @@ def test_which_instruction_restores_it(form: int, mask: int, xss: int, name: str
     saved = make_case(SPR, form, mask, 7, 4).view()
     made = audit.migrate(saved, model(SPR), xss=0x1800, guest_xss=xss, by=["xrstor"])
     assert [door.name for door in made.doors] == [name] and made.passes
+
+
+@pytest.mark.parametrize(
+    ("bits", "at"), [(1, 512), (0x80, 512), (0x100, 513), (0x40200, 513), (0x60000, 514), (1 << 63, 519)]
+)
+def test_the_byte_of_the_lowest_bit(bits: int, at: int) -> None:
+    assert byte_of(512, bits) == at
+
+
+@pytest.mark.parametrize(("xcr0", "code", "group"), [
+    (2, "R-X87", 1), (5, "R-AVX", 6), (0xB, "R-MPX", 0x18), (0x27, "R-AVX512", 0xE6), (0x20007, "R-AMX", 0x60000),
+])  # fmt: skip
+def test_a_rule_names_all_that_it_is_about(xcr0: int, code: str, group: int) -> None:
+    cpu = "Skylake-Client" if code == "R-MPX" else SPR
+    saved = area(cpu, 7, 7)
+    assert codes(audit.migrate(saved, model(cpu), guest_xcr0=xcr0, by=["kvm"]), "KVM_SET_XCRS") == [(code, group)]

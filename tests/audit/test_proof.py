@@ -8,6 +8,7 @@ from tests.laws.strategies import each_model, model
 from tests.processor.operands import submasks
 from xsave import STANDARD, Area, CpuModel, Layout, Processor, UnsupportedError, audit, encode
 from xsave.audit.program import values_of
+from xsave.audit.proof import rfbm_of
 
 SPR = "SapphireRapids"
 COMPACT = ("XSAVEC", "XSAVES")
@@ -186,3 +187,12 @@ def test_bad_questions():
         audit.prove(model(SPR), audit.policy("host-swap", model("EPYC-Genoa")), 2696)
     with pytest.raises(UnsupportedError, match="no XSAVES"):
         audit.prove(model("Bulldozer"), "no-exit-unaudited", 832, instruction="XSAVES")
+
+
+@pytest.mark.parametrize("save", ["rfbm-all", "rfbm-host", "rfbm-buffer"])
+def test_a_discipline_is_a_vmms(save):
+    """What the hardware saves it saves whole, whatever a VMM would ask for."""
+    masks = {"rfbm-all": 2**64 - 1, "rfbm-host": 0xE7, "rfbm-buffer": 7}
+    vmm = audit.policy("vmx-exit", model("EPYC-Genoa"), host_xcr0=0xE7)
+    assert rfbm_of(vmm, save, 7) == masks[save]
+    assert rfbm_of(audit.policy("sev-es", model("EPYC-Genoa"), host_xcr0=0xE7), save, 7) == 2**64 - 1
