@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from xsave.audit import Policy
     from xsave.models import CpuModel
 
+
 class Question:
     """What the command asks, its words checked before any input is opened."""
 

@@ -24,13 +24,14 @@ else:
 
     Choice = namedtuple("Choice", "layout evidence warnings")
 
-__all__ = ["AVX_END", "FORMAT_BIT", "LEGACY", "Choice", "Facts", "legacy_avx", "legacy_choice", "model_of",
-           "named", "profile_of"]
+__all__ = ["AVX_END", "FORMAT_BIT", "LEGACY", "MAGIC1", "MAGIC2", "Choice", "Facts", "legacy_avx", "legacy_choice",
+           "model_of", "named", "profile_of"]
 
 AVX_END = 576 + COMPONENTS[Component.AVX].size
 FORMAT_BIT = 1 << 63
 LEGACY = 3
-# Every bit that some XCR0 may have.
+# asm/sigcontext.h: the first in the software-reserved bytes of a signal frame's area, the second behind the area.
+MAGIC1, MAGIC2 = 0x46505853, 0x46505845
 
 
 class Facts:

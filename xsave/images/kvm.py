@@ -7,13 +7,12 @@ more; the u64 at byte 464 is the host's mask, not the guest's XCR0. Nothing in t
 from struct import unpack_from
 
 from xsave.images.assemble import AREA_MIN
-from xsave.images.facts import Facts
+from xsave.images.facts import MAGIC1, Facts
 from xsave.images.known import exact_size
 
 __all__ = ["kvm_facts"]
 
 _REGION = 4096
-_FRAME_MAGIC = 0x46505853
 
 
 def kvm_facts(raw: bytes) -> "Facts | None":
@@ -21,7 +20,7 @@ def kvm_facts(raw: bytes) -> "Facts | None":
     if len(raw) < _REGION or len(raw) % 4:
         return None
     software, xcomp_bv = unpack_from("<I", raw, 464)[0], unpack_from("<Q", raw, 520)[0]
-    if xcomp_bv or software == _FRAME_MAGIC:
+    if xcomp_bv or software == MAGIC1:
         return None
     if len(raw) == _REGION:
         return Facts("KVM_GET_XSAVE", raw, size=len(raw), exact=False)

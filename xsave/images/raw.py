@@ -7,6 +7,7 @@ from struct import unpack_from
 
 from xsave.components import COMPONENTS
 from xsave.images.assemble import AREA_MIN, assemble, from_legacy
+from xsave.images.facts import MAGIC1
 from xsave.images.image import SingleImage
 from xsave.images.kvm import kvm_facts
 from xsave.images.trust import Facts, choose
@@ -24,7 +25,6 @@ _FORMAT_BIT = 1 << 63
 _KNOWN = _FORMAT_BIT | sum(1 << component for component in COMPONENTS)
 _MXCSR_BITS = 0x2FFFF
 _MXCSR_MASKS = (0, 0xFFBF, 0xFFFF, 0x2FFFF)
-_FRAME_MAGIC = 0x46505853
 
 
 def plausible(raw: "bytes | bytearray") -> "str | None":
@@ -83,6 +83,6 @@ def open_raw(source: "Source", head: bytes, cpu: "CpuModel | None", kind: str = 
 
 def _facts(raw: bytes) -> Facts:
     magic, _, features, size = unpack_from("<IIQI", raw, 464)
-    if magic == _FRAME_MAGIC and AREA_MIN <= size <= len(raw):
+    if magic == MAGIC1 and AREA_MIN <= size <= len(raw):
         return Facts("signal frame", raw[:size], size=size, xcr0=features)
     return Facts("area", raw, size=len(raw))

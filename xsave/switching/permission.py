@@ -10,9 +10,11 @@ which were only read there, docs/permission.md says.
 
 from xsave.audit import frames, uabi
 from xsave.audit.verdict import ALL, can_disable
-from xsave.components import Component, ComponentMask
+from xsave.components import COMPONENTS, Component, ComponentMask
 from xsave.errors import UnsupportedError
+from xsave.images.facts import MAGIC1, MAGIC2
 from xsave.layout import HEADER, STANDARD, Layout
+from xsave.tiles import TileConfig
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,7 +67,7 @@ else:
     LayoutEntry.__doc__ = "One entry of the NT_X86_XSAVE_LAYOUT note."
 
 __all__ = [
-    "GET_GUEST_PERM", "GET_PERM", "GET_SUPP", "ILL_ILLOPC", "ILL_ILLOPN", "MAGIC1", "MAGIC2", "MINSIGSTKSZ",
+    "GET_GUEST_PERM", "GET_PERM", "GET_SUPP", "ILL_ILLOPC", "ILL_ILLOPN", "MINSIGSTKSZ",
     "REQ_GUEST_PERM", "REQ_PERM", "SIGILL", "SIGSEGV", "SI_KERNEL",
     "Answer", "LayoutEntry", "Process", "PushedFrame", "Regset", "Signal", "System", "Thread",
 ]  # fmt: skip
@@ -80,8 +82,6 @@ ILL_ILLOPC, ILL_ILLOPN, SI_KERNEL = 1, 2, 0x80
 _UD = 6
 # The least alternate stack of any x86 program in bytes (asm/signal.h).
 MINSIGSTKSZ = 2048
-# asm/sigcontext.h: the first in the area's software-reserved bytes, the second behind the area.
-MAGIC1, MAGIC2 = 0x46505853, 0x46505845
 _LEGACY = int(ComponentMask.parse("x87 SSE"))
 _CFG, _DATA = Component.TILECFG.mask, Component.TILEDATA.mask
 _RED_ZONE = 128
@@ -177,8 +177,8 @@ class System:
     def accepts(self, palette: int) -> bool:
         """Whether XRSTOR configures the tiles from an image of this palette; of any other TILECFG becomes initial, with
         no fault [SDM1 13.5.14]. The rest of the image is taken for valid."""
-        most = self.model.cpuid.get((0x1D, 0), (1, 0, 0, 0))[0]
-        return 0 < palette <= most
+        image = bytes([palette]).ljust(COMPONENTS[Component.TILECFG].size, b"\0")
+        return palette != 0 and not TileConfig.from_bytes(image).check(self.model)
 
     def layout_note(self) -> "list[LayoutEntry]":
         """NT_X86_XSAVE_LAYOUT of a core file, once in a file: sizes and offsets in bytes of the kernel's components
