@@ -134,6 +134,14 @@ def test_signal_frame_alone():
     assert thread.area.layout.mask == 0xE7 and thread.area.layout.size == layout.size
 
 
+def test_signal_frame_with_stack_behind_it():
+    """Its own words say where the area ends, whatever else was copied along."""
+    layout = layout_of("SandyBridge", 7)
+    body, _ = frames.frame(area_of(layout), 7)
+    _, thread = only(body + bytes(2432 - len(body)))
+    assert thread.area.layout.mask == 7 and thread.area.layout.size == layout.size
+
+
 def test_transcoded_area_is_the_same_state():
     standard = layout_of("SapphireRapids", 0x600E7)
     compacted = Layout(standard.model, 0x600E7, COMPACTED)
